@@ -1,0 +1,50 @@
+# shrinkflow: `make run` on a fresh machine does everything; `make help` lists the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STUDY ?=
+CONFIG := $(if $(STUDY),--configfile config/studies/$(STUDY).yaml)
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help setup run test test-fast lint format docs bench pins clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+
+setup: $(VENV)/.complete  ## make the environment from the exact pins
+
+$(VENV)/.complete: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "shrinkflow needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	@touch $@
+
+run: setup  ## run the default study, or STUDY=name from config/studies/
+	@snakemake --cores all $(CONFIG)
+	@python workflow/scripts/where.py $(CONFIG)
+
+test: setup  ## run all tests
+	pytest -n auto --dist worksteal
+
+test-fast: setup  ## run the tests that take no workflow
+	pytest -m "not slow" -n auto
+
+lint: setup  ## check style, types and the workflow
+	ruff check .
+	ruff format --check .
+	mypy
+	snakefmt --check Snakefile workflow/rules
+	snakemake --lint
+
+format: setup  ## put code into the project's form
+	ruff check --fix .
+	ruff format .
+	snakefmt Snakefile workflow/rules
+
+bench: setup  ## time the training engine against a plain PyTorch loop
+	python benchmarks/engine.py
+
+pins: setup  ## make requirements.txt anew from the ranges in pyproject.toml
+	uv pip compile pyproject.toml --group dev --universal --fork-strategy fewest --python-version 3.11 \
+		--upgrade --no-annotate --custom-compile-command "make pins" --output-file requirements.txt

@@ -1,0 +1,34 @@
+# shrinkflow: a reproducible benchmark of neural-network pruning.
+#
+# raw archive -> data set -> pretrained -> scores -> mask -> finetuned -> metrics -> tables -> figures
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+# A study named by --configfile replaces the default one; merged, the two would mix their cells.
+if not workflow.overwrite_configfiles:
+
+    configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+
+
+rule all:
+    """Everything: tables and figures of the study"""
+    default_target: True
+    input:
+        TABLES,
+        FIGURES,
+
+
+include: "workflow/rules/data.smk"
+include: "workflow/rules/pretrain.smk"
+include: "workflow/rules/prune.smk"
+include: "workflow/rules/finetune.smk"
+include: "workflow/rules/metrics.smk"
+include: "workflow/rules/figures.smk"
+
+
+onsuccess:
+    print(f"tables:  {RESULTS}/tables\nfigures: {RESULTS}/figures", *collapses(), sep="\n")

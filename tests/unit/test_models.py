@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from shrinkflow import budget, seeds
+from shrinkflow.errors import UserError
+from shrinkflow.models import MODELS, Shape, build
+from shrinkflow.models.resnet import Block
+from shrinkflow.prunable import prunable
+
+CIFAR = (3, 32, 32)
+# Parameters as published (ResNets: He et al. 2016; CIFAR-VGG: ShrinkBench), or counted by hand.
+PARAMETERS = {
+    "resnet20": (CIFAR, 269_722),
+    "resnet32": (CIFAR, 464_154),
+    "resnet44": (CIFAR, 658_586),
+    "resnet56": (CIFAR, 853_018),
+    "resnet110": (CIFAR, 1_727_962),
+    "cifar-vgg": (CIFAR, 14_991_946),
+    # 20 * 25 + 20, 50 * 20 * 25 + 50, 500 * 800 + 500, 10 * 500 + 10
+    "mnistnet": ((1, 28, 28), 520 + 25_050 + 400_500 + 5_010),
+    # Weights 9 * (1 * 32 + 32 * 64 + 64 * 128), batch-norm 2 * (32 + 64 + 128), classifier 129 * 10
+    "digitsnet": ((1, 8, 8), 92_448 + 448 + 1_290),
+}
+SMALL = ("digitsnet", "mnistnet", "resnet20", "cifar-vgg")
+
+
+def size(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_every_model_has_a_published_size() -> None:
+    assert MODELS.names() == sorted(PARAMETERS)
+
+
+@pytest.mark.parametrize("name", sorted(PARAMETERS))
+def test_parameters(name: str) -> None:
+    shape, expected = PARAMETERS[name]
+    assert size(build(name, shape, 10, seed=None)) == expected
+
+
+@pytest.mark.parametrize("name", sorted(PARAMETERS))
+@pytest.mark.parametrize("classes", [2, 10, 100])
+def test_classifier_is_the_last_linear_and_is_not_prunable(name: str, classes: int) -> None:
+    model = build(name, PARAMETERS[name][0], classes, seed=None)
+    last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+    assert last.out_features == classes
+    assert last.weight not in set(prunable(model).values())
+    # Everything else with more than one dimension is a weight of a convolution or a linear layer.
+    matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
+    assert len(prunable(model)) == len(matrices) - 1
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("shape", [(1, 28, 28), CIFAR, (2, 17, 23)])
+def test_logits_have_one_column_per_class(name: str, shape: Shape) -> None:
+    model = build(name, shape, 7, seed=0).eval()
+    assert model(torch.randn(3, *shape)).shape == (3, 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("digitsnet", (1, 4, 4)), ("mnistnet", (1, 16, 16)), ("resnet20", (1, 4, 4))],
+)
+def test_smallest_shape_works_and_the_next_smaller_is_refused(name: str, shape: Shape) -> None:
+    model = build(name, shape, 10, seed=0)
+    assert model(torch.randn(2, *shape)).shape == (2, 10)
+    for smaller in ((1, shape[1] - 1, 50), (1, 50, shape[2] - 1), (1, 1, 1), (1, 2, 2)):
+        with pytest.raises(UserError, match=f"'{name}' needs pictures of at least"):
+            build(name, smaller, 10, seed=0)
+
+
+def test_vgg_takes_pictures_that_pooling_cannot_halve_five_times() -> None:
+    model = build("cifar-vgg", (1, 8, 8), 10, seed=0)
+    assert model(torch.randn(2, 1, 8, 8)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("name", sorted(PARAMETERS))
+def test_no_channels_and_a_single_class_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match="one channel and two classes"):
+        build(name, (0, 32, 32), 10, seed=None)
+    with pytest.raises(UserError, match="one channel and two classes"):
+        build(name, CIFAR, 1, seed=None)
+
+
+def test_unknown_name_suggests_the_nearest() -> None:
+    with pytest.raises(UserError, match="did you mean 'digitsnet'"):
+        build("digitnet", CIFAR, 10, seed=0)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_parameter_is_used(name: str) -> None:
+    shape, _ = PARAMETERS[name]
+    model = build(name, shape, 10, seed=0)
+    loss = functional.cross_entropy(model(torch.randn(4, *shape)), torch.arange(4))
+    loss.backward()  # type: ignore[no-untyped-call]
+    unused = [key for key, parameter in model.named_parameters() if parameter.grad is None]
+    assert unused == []
+    assert all(weight.grad.abs().sum() > 0 for weight in prunable(model).values())  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", ["digitsnet", "resnet20"])
+def test_a_small_model_learns_a_batch_by_heart(name: str) -> None:
+    model = build(name, (1, 8, 8), 4, seed=0)
+    pictures = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(16) % 4
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for _ in range(15):
+        optimizer.zero_grad()
+        functional.cross_entropy(model(pictures), labels).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    assert (model(pictures).argmax(dim=1) == labels).all()
+
+
+def test_digitsnet_reaches_ratio_32() -> None:
+    model = build("digitsnet", (1, 8, 8), 10, seed=None)
+    part = sum(weight.numel() for weight in prunable(model).values())
+    # 94186 / 32 = 2943.3 stay, of which 1738 are biases, batch-norm and classifier.
+    assert budget.fraction_to_keep(size(model), part, 32) == pytest.approx(1205.3125 / 92448)
+
+
+def test_seed_alone_decides_the_initial_weights() -> None:
+    torch.manual_seed(5)
+    first = build("digitsnet", (1, 8, 8), 10, seed=1).state_dict()
+    torch.manual_seed(6)
+    again = build("digitsnet", (1, 8, 8), 10, seed=1).state_dict()
+    other = build("digitsnet", (1, 8, 8), 10, seed=2).state_dict()
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not torch.equal(first["features.0.weight"], other["features.0.weight"])
+    assert not torch.equal(first["classifier.weight"], other["classifier.weight"])
+
+
+def test_initial_weights_come_from_the_stream_of_their_purpose() -> None:
+    built = build("digitsnet", (1, 8, 8), 10, seed=3)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seeds.torch_seed(3, seeds.Purpose.INITIALISATION))
+        expected = MODELS["digitsnet"]((1, 8, 8), 10)
+    for ours, theirs in zip(built.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("seed", [0, None])
+def test_building_leaves_the_global_generator_alone(seed: int | None) -> None:
+    before = torch.get_rng_state()
+    build("resnet20", CIFAR, 10, seed)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", sorted(PARAMETERS))
+def test_without_a_seed_nothing_is_allocated(name: str) -> None:
+    model = build(name, PARAMETERS[name][0], 10, seed=None)
+    assert all(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
+    # So that a state dict can fill it all.
+    assert {*dict(model.named_parameters()), *dict(model.named_buffers())} == {*model.state_dict()}
+
+
+@pytest.mark.parametrize("name", ["digitsnet", "resnet20"])
+def test_convolutions_start_with_he_variance(name: str) -> None:
+    for key, weight in prunable(build(name, CIFAR, 10, seed=0)).items():
+        fan_in = weight[0].numel()
+        # The standard error of a variance of n normal values is sqrt(2 / n) of it: five of them.
+        tolerance = 5 * (2 / weight.numel()) ** 0.5
+        assert weight.var().item() * fan_in / 2 == pytest.approx(1, abs=tolerance), key
+        assert abs(weight.mean().item()) < 5 * (2 / fan_in / weight.numel()) ** 0.5, key
+
+
+def test_resnet_names_are_those_of_published_weights() -> None:
+    stages = itertools.product((1, 2, 3), (0, 1, 2), (1, 2))
+    layers = ["", *(f"layer{stage}.{block}." for stage, block, half in stages if half == 1)]
+    expected = {"linear.weight", "linear.bias"}
+    for prefix, half in itertools.product(layers, (1, 2)):
+        if prefix or half == 1:
+            parts = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+            expected |= {f"{prefix}conv{half}.weight", *(f"{prefix}bn{half}.{p}" for p in parts)}
+    assert set(build("resnet20", CIFAR, 10, seed=None).state_dict()) == expected
+
+
+@pytest.mark.parametrize(("depth", "blocks"), [(20, 3), (32, 5), (44, 7), (56, 9), (110, 18)])
+def test_resnet_depth_counts_the_layers_with_weights(depth: int, blocks: int) -> None:
+    model = build(f"resnet{depth}", CIFAR, 10, seed=None)
+    assert len(prunable(model)) + 1 == depth == 6 * blocks + 2
+
+
+def test_resnet_shortcut_drops_every_other_pixel_and_adds_channels_of_zeros() -> None:
+    block = Block(4, 8, stride=2).eval()
+    nn.init.zeros_(block.bn2.weight)  # what remains is the shortcut
+    features = torch.rand(2, 4, 5, 6)
+    out = block(features)
+    assert out.shape == (2, 8, 3, 3)
+    assert torch.equal(out[:, 2:6], features[:, :, 0::2, 0::2])
+    assert not out[:, :2].any()
+    assert not out[:, 6:].any()
+
+
+def test_vgg_layers() -> None:
+    model = build("cifar-vgg", CIFAR, 10, seed=None)
+    modules = list(model.modules())
+    widths = [module.out_channels for module in modules if isinstance(module, nn.Conv2d)]
+    rates = [module.p for module in modules if isinstance(module, nn.Dropout)]
+    assert widths == [64] * 2 + [128] * 2 + [256] * 3 + [512] * 6
+    assert rates == [0.3] + [0.4] * 7 + [0.5] * 2
+    names = list(model.state_dict())
+    assert names[:3] == ["features.0.conv.weight", "features.0.conv.bias", "features.0.bn.weight"]
+    assert names[-1] == "classifier.5.bias"
+
+
+class Tied(nn.Module):
+    """Two convolutions share a weight; classifier and first linear layer share another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(2, 2, 3)
+        self.second = nn.Conv2d(2, 2, 3)
+        self.second.weight = self.first.weight
+        self.norm = nn.BatchNorm2d(2)
+        self.hidden = nn.Linear(2, 2)
+        self.middle = nn.Linear(2, 2)
+        self.classifier = nn.Linear(2, 2)
+        self.classifier.weight = self.hidden.weight
+
+
+def test_shared_weights_are_prunable_once_and_not_with_the_classifier() -> None:
+    assert list(prunable(Tied())) == ["first.weight", "middle.weight"]
+
+
+def test_without_a_linear_every_convolution_is_prunable() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ConvTranspose2d(2, 2, 3), nn.Conv2d(2, 3, 1))
+    assert list(prunable(model)) == ["0.weight", "2.weight"]
+
+
+def test_prunable_keeps_the_order_of_named_parameters() -> None:
+    model = build("resnet56", CIFAR, 10, seed=None)
+    order = [key for key, _ in model.named_parameters()]
+    names = list(prunable(model))
+    assert names == sorted(names, key=order.index)
+    assert names[0] == "conv1.weight"
+    assert names[-1] == "layer3.8.conv2.weight"

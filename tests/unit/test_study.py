@@ -1,0 +1,304 @@
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shrinkflow import study, validation
+from shrinkflow.errors import UserError
+from shrinkflow.recipe import Recipe
+from shrinkflow.study import Cell
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = [ROOT / "config" / "config.yaml", *sorted((ROOT / "config" / "studies").glob("*.yaml"))]
+
+
+def valid() -> dict:
+    return {
+        "study": "tiny",
+        "pairs": [{"dataset": "digits", "model": "digitsnet"}],
+        "weights": {"A": {"recipe": "long", "seed": 1}, "B": {"recipe": "long", "seed": 2}},
+        "recipes": {
+            "long": {"optimizer": "sgd", "lr": 0.1, "epochs": 4},
+            "short": {"optimizer": "adam", "lr": 0.001, "epochs": 2, "batch_size": 32},
+        },
+        "finetune": "short",
+        "strategies": [
+            "random",
+            "global-magnitude",
+            {
+                "name": "mine",
+                "score": "gradient-magnitude",
+                "scope": "layer",
+                "parameters": {"batches": 2},
+            },
+        ],
+        "ratios": [1, 4, 2],
+        "seeds": [3, 1],
+    }
+
+
+def with_change(path: str, value: object) -> dict:
+    """A valid study with one place changed; `...` removes it."""
+    config = copy.deepcopy(valid())
+    *parents, last = path.split("/")
+    place = config
+    for part in parents:
+        place = place[int(part)] if isinstance(place, list) else place.setdefault(part, {})
+    if value is ...:
+        del place[last]
+    elif isinstance(place, list):
+        place[int(last) :] = [value]
+    else:
+        place[last] = value
+    return config
+
+
+def test_a_study_is_completed_by_defaults():
+    found = study.load(valid())
+    assert found.recipes["short"] == Recipe("adam", 0.001, 2, batch_size=32)
+    assert (found.threads, found.device) == (1, "auto")
+    assert found.strategies["mine"].parameters == {"batches": 2, "batch_size": 64}
+    assert found.datasets["digits"].flags == (
+        "--name digits --source digits --shape 1 8 8 --classes 10 --validation 0.1 --test 0.2 "
+        "--split-seed 0"
+    )
+    assert found.figures() == ["compression", "speedup", "weights"]
+
+
+def test_cells_are_every_combination_and_one_dense_control_per_seed():
+    cells = study.load(valid()).cells()
+    assert len(cells) == len(set(cells)) == 2 * (3 * 2 * 2 + 2)
+    assert cells[0] == Cell("digits", "digitsnet", "A", "dense", 1.0, 3)
+    assert {cell.ratio for cell in cells if cell.strategy != "dense"} == {2.0, 4.0}
+    assert all(cell.ratio == 1 for cell in cells if cell.strategy == "dense")
+
+
+def test_a_pair_may_have_its_own_recipe_ratios_and_weights():
+    config = with_change(
+        "pairs/0",
+        {
+            "dataset": "digits",
+            "model": "digitsnet",
+            "weights": ["B"],
+            "finetune": "long",
+            "ratios": [8],
+        },
+    )
+    found = study.load(config)
+    assert {(cell.weights, cell.ratio) for cell in found.cells()} == {("B", 1.0), ("B", 8.0)}
+    assert found.pair("digits", "digitsnet").finetune == "long"
+    assert found.figures() == ["compression", "speedup"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("ratio", [2], "unknown key 'ratio'; did you mean 'ratios'?"),
+        ("recipes/short/epoch", 2, "unknown key 'epoch' in 'recipes.short'; did you mean 'epochs'?"),
+        ("pairs/0/modell", "x", "unknown key 'modell' in 'pairs[0]'; did you mean 'model'?"),
+        ("seeds", ..., "the key 'seeds' is missing"),
+        ("recipes/short/lr", ..., "the key 'lr' is missing in 'recipes.short'"),
+        ("seeds", [1, "two"], "'seeds[1]' must be an integer, not 'two'"),
+        ("seeds", [1, 2.0], "'seeds[1]' must be an integer, not 2.0"),
+        ("seeds", [True], "'seeds[0]' must be an integer, not True"),
+        ("seeds", [-1], "'seeds[0]' must be at least 0, not -1"),
+        ("seeds", [1, 2, 1], "'seeds' lists 1 twice; remove one"),
+        ("seeds", [], "'seeds' needs at least 1 entry, it has 0"),
+        ("seeds", 1, "'seeds' must be a list, not 1"),
+        (
+            "recipes/short/lr",
+            "1e-3",
+            "'recipes.short.lr' must be a number, not the text '1e-3' (YAML reads a number only with "
+            "a dot: 1.0e-3)",
+        ),
+        ("recipes/short/lr", 0, "'recipes.short.lr' must be above 0, not 0"),
+        ("recipes/short/lr", float("nan"), "'recipes.short.lr' must be a number, not nan"),
+        ("recipes/short/flip", "yes", "'recipes.short.flip' must be true or false, not 'yes'"),
+        ("recipes/short/optimizer", "sdg", "'recipes.short.optimizer' must be one of sgd, adam, not 'sdg'"),
+        ("recipes/short/milestones", [1], "'recipes.short.milestones' is for the schedule 'step', not 'fixed'; remove it"),
+        ("recipes/short/schedule", "step", "'recipes.short': the schedule 'step' needs 'milestones'"),
+        ("recipes/short/warmup", 2, "'recipes.short.warmup' must be shorter than the 2 epochs"),
+        ("recipes/short/nesterov", True, "'recipes.short.nesterov' is for the optimizer 'sgd', not 'adam'; remove it"),
+        ("ratios", [0.5], "'ratios[0]' must be at least 1, not 0.5"),
+        ("ratios", [2, 2.0], "'ratios' lists 2.0 twice; remove one"),
+        ("ratios", [float("inf")], "'ratios[0]' must be a number, not inf"),
+        (
+            "ratios",
+            [2, 64],
+            "'pairs[0]': compression ratio 64 is impossible for 'digitsnet' on 'digits', of whose",
+        ),
+        ("pairs/0/model", "digitnet", "'pairs[0].model': unknown model 'digitnet'; did you mean 'digitsnet'?"),
+        ("pairs/0/dataset", "digit", "'datasets.digit': unknown data set 'digit'; did you mean 'digits'?"),
+        ("pairs/0/weights", ["C"], "'pairs[0].weights': unknown weights 'C'; known: A, B"),
+        ("pairs/0/finetune", "shrt", "'pairs[0].finetune': unknown recipe 'shrt'; did you mean 'short'?"),
+        ("pairs/1", {"dataset": "digits", "model": "digitsnet"}, "'pairs' lists"),
+        (
+            "pairs/1",
+            {"dataset": "digits", "model": "digitsnet", "ratios": [2]},
+            "'pairs[1]': the pair (digits, digitsnet) is listed twice; remove one",
+        ),
+        ("finetune", "none", "'finetune': unknown recipe 'none'; known: long, short"),
+        ("strategies/2", "global-magnitud", "'strategies[2]': unknown strategy 'global-magnitud'; did you mean 'global-magnitude'?"),
+        ("strategies/2", "random", "'strategies[2]': the strategy 'random' is listed twice; remove one"),
+        ("strategies/2", "dense", "'strategies[2]': 'dense' is the control and always runs; remove it"),
+        ("strategies/2", 7, "'strategies[2]' must be text or a mapping, not 7"),
+        ("strategies/2", {"name": "x", "score": "magnitude"}, "the key 'scope' is missing in 'strategies[2]'"),
+        (
+            "strategies/2",
+            {"name": "random", "score": "magnitude", "scope": "layer"},
+            "'strategies[2]': 'random' is a strategy of the registry; name the combination otherwise",
+        ),
+        (
+            "strategies/2/parameters",
+            {"batchs": 2},
+            "'strategies[2]': score 'gradient-magnitude' has no parameter 'batchs'; did you mean 'batches'?",
+        ),
+        ("strategies", ["random"], "'strategies' lacks the baseline every comparison needs: add global-magnitude or layerwise-magnitude"),
+        ("study", "../evil", "'study' cannot be '../evil': a name has up to 64 letters"),
+        ("study", "a b; rm", "'study' cannot be 'a b; rm': a name has up to 64 letters"),
+        ("study", "demo\n", "'study' cannot be 'demo\\n': a name has up to 64 letters"),
+        ("study", "x" * 65, "a name has up to 64 letters"),
+        ("weights/$(id)", {"recipe": "long", "seed": 1}, "'$(id)' in 'weights' cannot be a name"),
+        ("weights/A/seed", ..., "the key 'seed' is missing in 'weights.A'"),
+        ("weights/A/recipe", "lng", "'weights.A': unknown recipe 'lng'; did you mean 'long'?"),
+        ("weights/A/file", "x.th", "'weights.A' needs either 'recipe' and 'seed', or 'file'"),
+        ("weights/A/sha256", "0" * 64, "'weights.A.sha256' goes with 'file' only; remove it"),
+        (
+            "weights/A",
+            {"file": "no/such.th", "sha256": "0" * 64, "normalisation": {"mean": [0], "std": [1]}},
+            "'weights.A.file': the file 'no/such.th' was not found; give its path, set "
+            "SHRINKFLOW_MIRROR",
+        ),
+        ("weights/A", {"file": "x.pkl"}, "'weights.A.file' must end in .safetensors, .th, .pt, .pth"),
+        ("weights/A", {"file": "x.th", "sha256": "abc"}, "'weights.A.sha256' cannot be 'abc'"),
+        (
+            "weights/A",
+            {
+                "file": "x.th",
+                "url": "https://example.org/x.th",
+                "sha256": "0" * 64,
+                "normalisation": {"mean": [0, 0, 0], "std": [1]},
+            },
+            "'weights.A.normalisation.mean' has 3 channels, the data set 'digits' has 1",
+        ),
+        ("datasets", {"digits": {"shape": [1, 8, 8]}}, "'datasets.digits.shape' is for data sets of the source 'imagefolder' only"),
+        ("datasets", {"mine": {"source": "imagefolder", "folder": "/no/such"}}, "'datasets.mine.folder': there is no folder '/no/such'"),
+        ("datasets", {"mine": {"source": "imagefolder"}}, "'datasets.mine' needs either 'folder' or 'archive'"),
+        ("datasets", {"mine": {"source": "imagefolder", "archive": "x.rar"}}, "must end in .tar, .tar.gz, .tgz or .zip"),
+        ("datasets", {"mine": {"source": "imagefolder", "archive": "x.zip"}}, "the key 'sha256' is missing in 'datasets.mine'"),
+        (
+            "datasets",
+            {"mine": {"source": "imagefolder", "archive": "x.zip", "sha256": "0" * 64, "obtain": "ask Ann"}},
+            "'datasets.mine.archive': the file 'x.zip' was not found; give its path, set "
+            "SHRINKFLOW_MIRROR to the folder that holds it, or give its 'url' (ask Ann)",
+        ),
+        ("datasets", {"digits": {"validation": 1}}, "'datasets.digits.validation' must be below 1, not 1"),
+        ("datasets", {"digits": {"limit": {"trian": 1}}}, "unknown key 'trian' in 'datasets.digits.limit'; did you mean 'train'?"),
+        ("threads", 0, "'threads' must be at least 1, not 0"),
+        ("device", "gpu", "'device' must be one of auto, cpu, cuda, not 'gpu'"),
+    ],
+)  # fmt: skip
+def test_faults_are_told_in_a_sentence(monkeypatch, path, value, message):
+    monkeypatch.delenv(study.MIRROR, raising=False)
+    with pytest.raises(UserError) as caught:
+        study.load(with_change(path, value))
+    lines = str(caught.value).split("\nerror: ")
+    assert any(message in line for line in lines), lines
+    assert all(line.startswith("the study: ") for line in lines)
+
+
+def test_all_faults_are_told_at_once():
+    config = with_change("pairs/0/model", "nonsense")
+    config["finetune"] = "nonsense"
+    with pytest.raises(UserError) as caught:
+        study.load(config)
+    assert len(str(caught.value).split("\nerror: ")) == 2
+
+
+def test_the_largest_ratio_a_model_can_reach_is_named_and_works():
+    with pytest.raises(UserError, match=r"choose a ratio from 1 to ([\d.]+)") as caught:
+        study.load(with_change("ratios", [1000]))
+    largest = float(str(caught.value).rsplit(" ", 1)[1])
+    assert study.load(with_change("ratios", [largest])).pairs[0].ratios == (largest,)
+
+
+def test_doubled_keys_are_found_where_yaml_readers_keep_silent(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(valid()) + "seeds: [9]\n")
+    with pytest.raises(UserError, match=r"study.yaml: the key 'seeds' is given twice; remove one"):
+        study.load(yaml.safe_load(path.read_text()), [path])
+
+
+def test_one_shot_cells_start_from_the_pretrained_weights():
+    found = study.load(valid())
+    assert all(found.predecessor(cell) is None for cell in found.cells())
+
+
+@pytest.mark.parametrize("ratio", [(2.0, "2"), (1.5, "1.5"), (16.0, "16"), (1000000.0, "1000000")])
+def test_ratios_in_paths(ratio):
+    assert study.ratio_text(ratio[0]) == ratio[1]
+
+
+@given(st.floats(1, 1e6))
+def test_ratios_in_paths_come_back(ratio):
+    assert float(study.ratio_text(ratio)) == ratio
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_studies_are_valid(path, monkeypatch, tmp_path):
+    # Files a study reads from the mirror need not be here.
+    for name in ("cifar10-images.tar.gz", "resnet20-12fca82f.th"):
+        (tmp_path / name).touch()
+    monkeypatch.setenv(study.MIRROR, str(tmp_path))
+    found = study.load(yaml.safe_load(path.read_text(encoding="utf-8")), [path])
+    assert found.name == (path.stem if path.parent.name == "studies" else "demo")
+    assert len(found.cells()) > 10
+
+
+leaves = st.one_of(
+    st.none(), st.booleans(), st.integers(-3, 99), st.floats(), st.text(max_size=5), st.just([])
+)
+
+
+@given(st.data())
+def test_no_study_ends_in_a_traceback(data):
+    config = valid()
+    for _ in range(data.draw(st.integers(1, 3))):
+        place: object = config
+        while True:
+            keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+            if not keys:
+                break
+            key = data.draw(st.sampled_from(keys))
+            if isinstance(place[key], dict | list) and place[key] and data.draw(st.booleans()):
+                place = place[key]
+                continue
+            if data.draw(st.booleans()):
+                place[key] = data.draw(leaves)
+            else:
+                del place[key]
+            break
+    try:
+        found = study.load(config)
+    except UserError as error:
+        assert str(error).startswith("the study: ")
+    else:
+        assert found.cells()
+
+
+def test_the_schema_describes_every_key():
+    def check(node: dict, path: str) -> None:
+        for key, child in node.get("properties", {}).items():
+            assert child.get("description"), f"{path}.{key}"
+            assert "default" in child or "examples" in child, f"{path}.{key}"
+            check(child, f"{path}.{key}")
+        for part in ("items", "additionalProperties"):
+            if isinstance(node.get(part), dict):
+                check(node[part], f"{path}.{part}")
+
+    check(validation.schema(), "study")

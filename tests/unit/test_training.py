@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from shrinkflow import models, training
+from shrinkflow.data.dataset import Dataset
+from shrinkflow.errors import UserError
+from shrinkflow.optimizers import optimizer
+from shrinkflow.prunable import prunable
+from shrinkflow.recipe import Recipe
+from shrinkflow.seeds import Purpose, torch_generator
+
+CPU = torch.device("cpu")
+
+
+def dataset(count: int = 60, classes: int = 3) -> Dataset:
+    """Pictures that are easy to tell apart: bright in another place for each class, and noise."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(count) % classes
+    images = generator.integers(0, 60, (count, 1, 8, 8))
+    for index, label in enumerate(labels):
+        images[index, 0, 2 * label : 2 * label + 3] += 150
+    order = np.arange(count)
+    return Dataset(
+        name="stripes",
+        images=images.astype(np.uint8),
+        labels=labels.astype(np.int64),
+        classes=tuple("abc"[:classes]),
+        mean=(0.25,),
+        std=(0.3,),
+        train=order[: count // 2],
+        validation=order[count // 2 : 3 * count // 4],
+        test=order[3 * count // 4 :],
+    )
+
+
+def split(part: str = "train", data: Dataset | None = None) -> training.Split:
+    data = data or dataset()
+    return training.Split(data, getattr(data, part), {"mean": data.mean, "std": data.std}, CPU)
+
+
+def run(recipe: Recipe, seed: int = 1, masks=None, network: nn.Module | None = None):
+    training.start(1, "cpu")
+    network = network or models.build("digitsnet", (1, 8, 8), 3, seed=5)
+    found = training.train(network, split(), split("validation"), recipe, seed, "a cell", masks)
+    return network, found
+
+
+def test_inputs_are_normalised_and_channels_last():
+    data = split()
+    pictures, labels = next(data.in_order())
+    expected = (data.images.permute(0, 3, 1, 2).float() / 255 - 0.25) / 0.3
+    torch.testing.assert_close(pictures, expected)
+    assert pictures.shape == (30, 1, 8, 8)
+    assert labels.tolist() == [0, 1, 2] * 10
+
+
+def test_an_epoch_uses_every_picture_once_in_an_order_of_seed_and_epoch():
+    recipe = Recipe("sgd", 0.1, 1, batch_size=7)
+
+    def order(seed: int, epoch: int) -> list[float]:
+        batches = split().shuffled(recipe, seed, epoch)
+        return [value for pictures, _ in batches for value in pictures.sum(dim=(1, 2, 3)).tolist()]
+
+    everything = next(split().in_order())[0].sum(dim=(1, 2, 3)).tolist()
+    # 30 pictures in batches of 7 end in one of 2.
+    assert sorted(order(1, 1)) == sorted(everything)
+    assert order(1, 1) == order(1, 1)
+    assert order(1, 1) != order(1, 2)
+    assert order(1, 1) != order(2, 1)
+
+
+def test_a_last_batch_of_one_picture_is_left_out():
+    sizes = [len(y) for _, y in split().shuffled(Recipe("sgd", 0.1, 1, batch_size=29), 1, 1)]
+    assert sizes == [29]
+
+
+def test_crop_and_flip_give_windows_of_the_padded_picture():
+    images = torch.arange(1, 1 + 4 * 5 * 5 * 2, dtype=torch.uint8).reshape(4, 5, 5, 2)
+    found = training.augment(images, 2, True, torch.Generator().manual_seed(0))
+    assert found.shape == images.shape
+    for before, after in zip(images, found, strict=True):
+        padded = np.zeros((9, 9, 2), dtype=np.uint8)
+        padded[2:7, 2:7] = before.numpy()
+        windows = [padded[y : y + 5, x : x + 5] for y in range(5) for x in range(5)]
+        windows += [window[:, ::-1] for window in windows]
+        assert any((after.numpy() == window).all() for window in windows)
+
+
+def test_half_of_the_pictures_are_mirrored_and_no_two_shifts_dominate():
+    images = torch.zeros(4000, 5, 5, 1, dtype=torch.uint8)
+    images[:, 2, 2:4] = 255
+    mirrored = training.augment(images, 0, True, torch.Generator().manual_seed(0))
+    assert abs((mirrored[:, 2, 1, 0] == 255).float().mean().item() - 0.5) < 0.03
+    centre = torch.zeros(4000, 3, 3, 1, dtype=torch.uint8)
+    centre[:, 1, 1] = 255
+    shifted = training.augment(centre, 1, False, torch.Generator().manual_seed(0))
+    assert (shifted.float().mean(0) / 255 - 1 / 9).abs().max().item() < 0.02
+
+
+def test_without_augmentation_nothing_is_drawn():
+    generator = torch.Generator().manual_seed(3)
+    images = torch.zeros(2, 4, 4, 1, dtype=torch.uint8)
+    assert training.augment(images, 0, False, generator) is images
+    assert generator.get_state().equal(torch.Generator().manual_seed(3).get_state())
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe("sgd", 0.05, 3, batch_size=8, nesterov=True, weight_decay=0.01),
+        Recipe("adam", 0.01, 3, batch_size=8, weight_decay=0.01),
+    ],
+)
+def test_a_pruned_weight_is_zero_at_every_forward_pass(recipe):
+    network = models.build("digitsnet", (1, 8, 8), 3, seed=5)
+    generator = torch.Generator().manual_seed(1)
+    masks = {
+        name: (torch.rand(weight.shape, generator=generator) < 0.3).to(torch.uint8)
+        for name, weight in prunable(network).items()
+    }
+    passes = []
+
+    def check(module: nn.Module, _inputs: object) -> None:
+        named = dict(module.named_parameters())
+        passes.append(all(not named[name][mask == 0].any() for name, mask in masks.items()))
+
+    network.register_forward_pre_hook(check)
+    _, found = run(recipe, masks=masks, network=network)
+    # 3 epochs of 4 steps, and an evaluation before and after each epoch.
+    assert passes == [True] * (3 * 4 + 4)
+    assert all(not found.state[name][mask == 0].any() for name, mask in masks.items())
+    # Kept weights do move.
+    before = dict(models.build("digitsnet", (1, 8, 8), 3, seed=5).named_parameters())
+    assert all((found.state[n] != before[n])[m == 1].any() for n, m in masks.items())
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not():
+    recipe = Recipe("adam", 0.01, 2, batch_size=8, crop=1, flip=True)
+    states = [run(recipe, seed)[1].state for seed in (1, 1, 2)]
+    assert all(states[0][name].equal(states[1][name]) for name in states[0])
+    assert not all(states[0][name].equal(states[2][name]) for name in states[0])
+
+
+def test_results_do_not_depend_on_the_global_generator():
+    recipe = Recipe("sgd", 0.05, 1, batch_size=8, crop=1)
+    first = run(recipe)[1].state
+    torch.manual_seed(999)
+    torch.rand(17)
+    second = run(recipe)[1].state
+    assert all(first[name].equal(second[name]) for name in first)
+
+
+def test_training_learns_and_keeps_the_best_validation_epoch():
+    network, found = run(Recipe("adam", 0.01, 6, batch_size=8))
+    trained = found.history[1:]
+    best = max(trained, key=lambda line: (line.val_top1, -line.val_loss, -line.epoch))
+    assert found.best_epoch == best.epoch
+    assert best.val_top1 > found.history[0].val_top1
+    network.load_state_dict(found.state)
+    again = training.evaluate(network, split("validation"))
+    assert (again.top1, again.loss) == (best.val_top1, best.val_loss)
+
+
+def test_early_stopping_ends_after_patience_epochs():
+    # No learning rate to speak of and no batch-norm: no epoch is better than the first.
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    _, found = run(Recipe("sgd", 1e-30, 9, patience=2), network=network)
+    assert found.best_epoch == 1
+    assert len(found.history) - 1 == 1 + 2
+
+
+def test_divergence_names_the_cell_and_the_remedy():
+    with pytest.raises(UserError, match=r"a cell: training diverged in epoch \d.*lower 'lr'"):
+        run(Recipe("sgd", 1e30, 3, batch_size=8))
+
+
+def test_evaluation_leaves_batch_norm_alone():
+    network = models.build("digitsnet", (1, 8, 8), 3, seed=5)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    network.train()
+    training.evaluate(network, split("test"))
+    assert all(before[name].equal(value) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.01])
+@pytest.mark.parametrize("kind", ["adam", "sgd", "momentum", "nesterov"])
+def test_optimizers_equal_those_of_torch(kind, decay):
+    recipe = Recipe(
+        "adam" if kind == "adam" else "sgd",
+        0.1,
+        1,
+        momentum=0.0 if kind == "sgd" else 0.9,
+        nesterov=kind == "nesterov",
+        weight_decay=decay,
+    )
+    ours, theirs = (nn.Linear(4, 3), nn.Linear(4, 3))
+    theirs.load_state_dict(ours.state_dict())
+    step = optimizer(ours.parameters(), recipe)
+    if kind == "adam":
+        reference = torch.optim.Adam(theirs.parameters(), weight_decay=decay)
+    else:
+        reference = torch.optim.SGD(
+            theirs.parameters(),
+            lr=1.0,
+            momentum=recipe.momentum,
+            nesterov=recipe.nesterov,
+            weight_decay=decay,
+        )
+    generator = torch_generator(1, Purpose.SCORE)
+    for lr in (0.1, 0.05, 0.2, 0.01):
+        inputs = torch.randn(5, 4, generator=generator)
+        ours(inputs).square().mean().backward()
+        step(lr)
+        reference.param_groups[0]["lr"] = lr
+        reference.zero_grad()
+        theirs(inputs).square().mean().backward()
+        reference.step()
+    assert all(p.grad is None for p in ours.parameters())
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-6, atol=1e-7)
+
+
+def test_history_survives_a_file(tmp_path):
+    lines = [training.Epoch(0, 0.0, math.nan, 2.5, 0.125), training.Epoch(1, 0.1, 1.5, 1.25, 0.5)]
+    training.write_history(tmp_path / "history.csv", lines)
+    assert (tmp_path / "history.csv").read_text() == (
+        "epoch,lr,train_loss,val_loss,val_top1\n"
+        "0,0,,2.500000,0.125000\n1,0.1,1.500000,1.250000,0.500000\n"
+    )
+    found = training.read_history(tmp_path / "history.csv")
+    assert found[1] == lines[1]
+    assert math.isnan(found[0].train_loss)
+
+
+def test_a_missing_gpu_is_a_plain_error():
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(UserError, match="device 'cuda' was asked for, but there is none"):
+        training.start(1, "cuda")
+
+
+def test_a_checkpoint_for_other_pictures_is_refused():
+    described = {"shape": [3, 32, 32], "classes": 10, "normalisation": {"mean": [0], "std": [1]}}
+    with pytest.raises(UserError, match=r"the checkpoint is for pictures of \[3, 32, 32\] in 10"):
+        training.fit(nn.Linear(1, 1), dataset(), described, Recipe("sgd", 1, 1), 1, CPU, "a cell")

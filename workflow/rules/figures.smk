@@ -1,0 +1,32 @@
+# tables -> figures
+DRAWING = f"{RESULTS}/figures/{{figure}}"
+
+
+rule figures:
+    """Every figure, as SVG and PNG"""
+    input:
+        FIGURES,
+
+
+rule draw:
+    """One figure from the tables"""
+    input:
+        results=f"{RESULTS}/tables/results.csv",
+        summary=f"{RESULTS}/tables/summary.csv",
+    output:
+        svg=report(f"{DRAWING}.svg", caption="../report/{figure}.rst", category="Figures"),
+        png=f"{DRAWING}.png",
+        records=[f"{DRAWING}.{form}{SUFFIX}" for form in ("svg", "png")],
+    params:
+        code=lambda wildcards: code(
+            "draw.py", f"{SCRIPTS}/shrinkflow/figures/{wildcards.figure}.py"
+        ),
+    log:
+        f"{LOGS}/draw/{{figure}}.log",
+    benchmark:
+        f"{TIMES}/draw/{{figure}}.tsv"
+    conda:
+        "../../environment.yml"
+    shell:
+        "python {SCRIPTS:q}/draw.py --figure {wildcards.figure} --results {input.results:q}"
+        " --summary {input.summary:q} --svg {output.svg:q} --png {output.png:q} > {log:q} 2>&1"

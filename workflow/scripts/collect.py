@@ -1,0 +1,118 @@
+"""Collect the cells of one strategy into its trade-off curve: a CSV, a row per ratio and seed."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from shrinkflow import errors, files, records
+from shrinkflow.errors import UserError
+
+# The columns of a curve, in the order of the table of results. Named here and not imported from
+# `shrinkflow.tables`: this program runs once per strategy, and pandas would be most of its time.
+CURVE = ["dataset", "model", "weights", "strategy"]
+CELL = [*CURVE, "ratio", "seed"]
+METRICS = [
+    *["compression", "speedup", "params", "params_nonzero", "macs", "macs_nonzero"],
+    *["top1", "top5", "loss", "val_top1"],
+    *["pruned_val_top1", "best_epoch", "epochs", "collapsed_layers"],
+]
+
+EPILOG = """example:
+  python workflow/scripts/collect.py --out curve.csv --metrics 2/0/metrics.json 2/1/metrics.json
+
+Rows are ordered by ratio and seed, whatever the order of the files. Numbers are written in full,
+without rounding; a metric that is null (it could not be measured) is left empty.
+"""
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help="metrics.json of the cells, all of one data set, model, weights and strategy",
+    )
+    parser.add_argument("--out", required=True, metavar="CSV", help="the curve to write")
+    return parser.parse_args()
+
+
+def read_cell(path: str | Path) -> dict[str, Any]:
+    """Return {column: value} of one metrics.json, and no more than the columns.
+
+    Raises `UserError` where a column is missing, or its value is of the wrong kind.
+    """
+    document = files.read_json(path)
+    row: dict[str, Any] = {}
+    for part, names in (("cell", CELL), ("metrics", METRICS)):
+        values = document.get(part) if isinstance(document, dict) else None
+        for name in names:
+            if not isinstance(values, dict) or name not in values:
+                raise UserError(f"{path} lacks {part}.{name}; delete it and run again")
+            if not _right(name, values[name]):
+                raise UserError(
+                    f"{part}.{name} of {path} cannot be {values[name]!r}; delete it and run again"
+                )
+            row[name] = values[name]
+    return row
+
+
+def _right(name: str, value: object) -> bool:
+    """Whether a value is what its column holds; only a metric may be missing."""
+    if name in CURVE:
+        return isinstance(value, str)
+    number = isinstance(value, int if name == "seed" else int | float)
+    return not isinstance(value, bool) and (number or (name in METRICS and value is None))
+
+
+def collect(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
+    """Return the rows of a curve, ordered by ratio and seed.
+
+    Raises `UserError` where a cell is there twice, or the cells belong to several curves.
+    """
+    found: dict[tuple[float, int], tuple[dict[str, Any], str | Path]] = {}
+    first: tuple[dict[str, Any], str | Path] | None = None
+    for path in paths:
+        row = read_cell(path)
+        first = first or (row, path)
+        for name in CURVE:
+            if row[name] != first[0][name]:
+                raise UserError(
+                    f"{first[1]} and {path} differ in {name} ('{first[0][name]}', '{row[name]}'); "
+                    "collect each curve by itself"
+                )
+        key = (float(row["ratio"]), row["seed"])
+        if key in found:
+            raise UserError(
+                f"{found[key][1]} and {path} are the same cell (ratio {key[0]:g}, seed {key[1]}); "
+                "leave one of them out"
+            )
+        found[key] = (row, path)
+    return [row for _, (row, _) in sorted(found.items())]
+
+
+def text(rows: Iterable[dict[str, Any]]) -> str:
+    """Return the curve as CSV."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, [*CELL, *METRICS], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(row | {"ratio": f"{row['ratio']:.12g}"} for row in rows)
+    return stream.getvalue()
+
+
+def main() -> None:
+    args = parse()
+    with records.job(__file__, inputs=args.metrics, outputs=[args.out], parameters={}):
+        files.write_text(args.out, text(collect(args.metrics)))
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,101 @@
+"""Measure one cell: size, theoretical cost, and accuracy on the test set, which is read here only.
+
+Accuracies are fractions, means over examples. Parameters and MACs are counted on the finished network,
+a parameter being left when it is not zero.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+
+from shrinkflow import (
+    arguments,
+    checkpoints,
+    errors,
+    files,
+    masks,
+    measures,
+    models,
+    records,
+    training,
+)
+from shrinkflow.data import dataset as datasets
+
+CELL = ("dataset", "model", "weights", "strategy", "ratio", "seed")
+
+
+def parse() -> argparse.Namespace:
+    parser = arguments.parser(
+        __doc__,
+        "python workflow/scripts/measure.py --dataset digits.safetensors --checkpoint checkpoint.safetensors "
+        "--mask mask.safetensors --history history.csv --cell digits digitsnet A random 4 1 --out metrics.json",
+    )
+    parser.add_argument("--dataset", required=True, metavar="FILE", help="processed data set")
+    parser.add_argument("--checkpoint", required=True, metavar="FILE", help="finetuned checkpoint")
+    parser.add_argument("--mask", required=True, metavar="FILE", help="mask it was finetuned with")
+    parser.add_argument(
+        "--history", required=True, metavar="FILE", help="history of the finetuning"
+    )
+    parser.add_argument(
+        "--cell",
+        required=True,
+        nargs=6,
+        metavar=tuple(map(str.upper, CELL)),
+        help="names of the cell",
+    )
+    parser.add_argument("--out", required=True, metavar="OUT", help="metrics (JSON) to write")
+    arguments.add_runtime(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse()
+    cell = dict(zip(CELL, args.cell, strict=True))
+    with records.job(
+        __file__,
+        inputs=[args.dataset, args.checkpoint, args.mask, args.history],
+        outputs=[args.out],
+        parameters={"cell": cell, "threads": args.threads, "device": args.device},
+    ) as job:
+        device = training.start(args.threads, args.device)
+        job.device = training.device_name(device)
+        network, described = checkpoints.load(args.checkpoint)
+        job.plugins.append(models.MODELS.file(described["model"]))
+        if not masks.respected(network, masks.read(args.mask, network)):
+            raise errors.UserError(
+                f"{args.checkpoint} has weights that {args.mask} prunes; delete both and run again"
+            )
+        counts = measures.count(network, tuple(described["shape"]))
+        dataset = datasets.read(args.dataset)
+        test = training.Split(dataset, dataset.test, described["normalisation"], device)
+        found = training.evaluate(training.to(network, device), test)
+        history = training.read_history(args.history)
+        metrics = {
+            "compression": counts.compression,
+            "speedup": counts.speedup,
+            "params": counts.params,
+            "params_nonzero": counts.params_nonzero,
+            "macs": counts.macs,
+            "macs_nonzero": counts.macs_nonzero,
+            "top1": found.top1,
+            "top5": found.top5,
+            "loss": found.loss,
+            "val_top1": history[described["epoch"]].val_top1,
+            "pruned_val_top1": history[0].val_top1,
+            "best_epoch": described["epoch"],
+            "epochs": len(history) - 1,
+            "collapsed_layers": len(measures.collapsed(counts.layers)),
+        }
+        files.write_json(
+            args.out,
+            {
+                "cell": cell | {"ratio": float(cell["ratio"]), "seed": int(cell["seed"])},
+                "metrics": metrics,
+                "layers": [asdict(layer) for layer in counts.layers],
+            },
+        )
+
+
+if __name__ == "__main__":
+    errors.run(main)

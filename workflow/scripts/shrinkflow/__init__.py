@@ -1,0 +1,1 @@
+"""shrinkflow: a reproducible benchmark of neural-network pruning."""

@@ -1,0 +1,28 @@
+"""Command-line arguments that several programs share."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def parser(description: str | None, example: str) -> argparse.ArgumentParser:
+    """Return a parser that shows the program's docstring and an example."""
+    return argparse.ArgumentParser(
+        description=description,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_runtime(parser: argparse.ArgumentParser) -> None:
+    """Add what says where and how a job computes: `--threads`, `--device`."""
+    group = parser.add_argument_group("computing")
+    group.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="threads of torch; results depend on it"
+    )
+    group.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="auto: a GPU where there is one",
+    )

@@ -1,0 +1,43 @@
+"""Errors for people: one sentence that names the offender and the remedy, never a traceback."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from typing import NoReturn
+
+# Of the operating system's errors, these are the user's to mend; the rest are ours and keep a traceback.
+_USERS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT}
+
+
+class UserError(Exception):
+    """A mistake or a circumstance the user can mend. The message is shown as it is."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean 'x'?" for the closest known name, else the list of all of them."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(names)}"
+
+
+def run(main: Callable[[], None]) -> NoReturn:
+    """Run a program's `main`; a `UserError` becomes one line on stderr and exit status 1.
+
+    SIGTERM unwinds the stack like an exception, so that temporary files are removed.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except OSError as error:
+        if error.errno not in _USERS:
+            raise
+        sys.exit(f"error: {error.strerror}: {error.filename or 'while writing'}")
+    sys.exit(0)

@@ -1,0 +1,88 @@
+"""Files that appear whole or not at all, and tensors in safetensors files with one JSON metadata key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from shrinkflow.errors import UserError
+
+# safetensors writes several metadata keys in an order that varies from run to run; one is stable.
+_METADATA = "shrinkflow"
+
+
+@contextmanager
+def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; renamed over it on success, removed on failure.
+
+    The temporary keeps the suffix, because savers choose their format by it, and has a fixed name, so
+    that what a killed run left behind is overwritten by the next.
+    """
+    final = Path(path)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    part = final.with_name(f".part.{final.name}")
+    try:
+        yield part
+        with open(part, "rb+") as stream:
+            os.fsync(stream.fileno())
+        part.replace(final)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write UTF-8 text with Unix line ends, atomically."""
+    with atomic(path) as part:
+        part.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write JSON with sorted keys, atomically. NaN is refused: it is not JSON."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Read JSON; a damaged file is a `UserError` that names it."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}); delete it and run again") from None
+
+
+def write_tensors(
+    path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]
+) -> None:
+    """Write named arrays and a JSON-able metadata mapping as one safetensors file, atomically."""
+    text = json.dumps(metadata, sort_keys=True, allow_nan=False)
+    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    with atomic(path) as part:
+        safetensors.numpy.save_file(arrays, part, metadata={_METADATA: text})
+
+
+def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Read what `write_tensors` wrote: (arrays by name, metadata)."""
+    try:
+        with safetensors.safe_open(path, framework="np") as stream:
+            metadata = json.loads((stream.metadata() or {}).get(_METADATA, "{}"))
+            return {name: stream.get_tensor(name) for name in stream.keys()}, metadata
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise UserError(
+            f"{path} is not a whole safetensors file ({error}); delete it and run again"
+        ) from None
+
+
+def digest(path: str | os.PathLike[str], algorithm: str = "md5") -> str:
+    """Return the hexadecimal digest of a file's bytes. md5 is what DVC uses: identity, not security."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, algorithm).hexdigest()

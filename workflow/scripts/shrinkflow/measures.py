@@ -1,0 +1,175 @@
+"""Measures of a model: parameters, multiply-accumulates, accuracy, loss.
+
+Definitions after Blalock et al., "What is the State of Neural Network Pruning?" (2020): compression
+ratio = all parameters / nonzero parameters; theoretical speedup = MACs / MACs whose weight is
+nonzero. A MAC is one multiply-accumulate of a forward pass for one picture, and two FLOPs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from shrinkflow.errors import UserError
+from shrinkflow.prunable import prunable
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The weight tensor of a Conv2d or Linear, under its `named_parameters` name.
+
+    `weights` and `kept` count its entries and its nonzero entries; `macs` covers every use of the
+    tensor, should several layers share it.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    weights: int
+    kept: int
+    macs: int
+    macs_nonzero: int
+    prunable: bool
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Parameters and MACs of a whole model; `layers` in the order of `named_parameters`."""
+
+    params: int
+    params_nonzero: int
+    macs: int
+    macs_nonzero: int
+    layers: tuple[Layer, ...]
+
+    @property
+    def compression(self) -> float:
+        """The compression ratio reached; infinite if no parameter is left."""
+        return self.params / self.params_nonzero if self.params_nonzero else math.inf
+
+    @property
+    def speedup(self) -> float:
+        """The theoretical speedup; infinite if no MAC is left."""
+        return self.macs / self.macs_nonzero if self.macs_nonzero else math.inf
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Means over `count` examples: top-1 and top-5 accuracy as fractions, cross-entropy in nats."""
+
+    top1: float
+    top5: float
+    loss: float
+    count: int
+
+
+def count(model: nn.Module, shape: tuple[int, int, int]) -> Counts:
+    """Count the parameters and MACs of a model for pictures of `shape` (channels, height, width).
+
+    MACs are those of Conv2d and Linear, positions in the padding included, without biases and
+    batch-norm. On the meta device every parameter counts as nonzero. The model is left as it was:
+    mode, batch-norm statistics and hooks.
+    """
+    uses = _uses(model, shape)
+    eligible = prunable(model)
+    layers = []
+    for name, parameter in model.named_parameters():
+        if parameter in uses:
+            kept = _nonzero(parameter)
+            layers.append(
+                Layer(
+                    name=name,
+                    shape=tuple(parameter.shape),
+                    weights=parameter.numel(),
+                    kept=kept,
+                    macs=parameter.numel() * uses[parameter],
+                    macs_nonzero=kept * uses[parameter],
+                    prunable=name in eligible,
+                )
+            )
+    parameters = list(model.parameters())
+    return Counts(
+        params=sum(parameter.numel() for parameter in parameters),
+        params_nonzero=sum(_nonzero(parameter) for parameter in parameters),
+        macs=sum(layer.macs for layer in layers),
+        macs_nonzero=sum(layer.macs_nonzero for layer in layers),
+        layers=tuple(layers),
+    )
+
+
+def collapsed(layers: Iterable[Layer]) -> list[str]:
+    """Return the names of the prunable layers with no weight left (layer collapse)."""
+    return [layer.name for layer in layers if layer.prunable and layer.kept == 0]
+
+
+def score_logits(batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> Evaluation:
+    """Return accuracy and loss over all examples of (logits [n, classes], labels [n]) batches.
+
+    Of classes with equal logits the lower index ranks higher, so a network that answers the same
+    for every class is not always right. With five classes or fewer, every answer is right in the
+    top 5. An example with a NaN among its logits is wrong, and the loss is then NaN. Raises
+    `UserError` if there are no examples.
+    """
+    top1 = top5 = examples = 0
+    loss = 0.0
+    for logits, labels in batches:
+        # On the CPU, because not every accelerator has float64 and sums there depend on the device.
+        scores = logits.detach().to("cpu", torch.float64)
+        truth = labels.detach().to("cpu", torch.int64)
+        if scores.shape[:1] != truth.shape or scores.dim() != 2:
+            raise ValueError(f"logits {tuple(scores.shape)} do not fit labels {tuple(truth.shape)}")
+        # Checked here because cross_entropy silently skips labels of -100.
+        if not ((truth >= 0) & (truth < scores.shape[1])).all():
+            raise ValueError(f"labels must lie in 0 .. {scores.shape[1] - 1}")
+        own = scores.gather(1, truth[:, None])
+        before = torch.arange(scores.shape[1])[None, :] < truth[:, None]
+        rank = ((scores > own) | ((scores == own) & before)).sum(dim=1)
+        valid = ~scores.isnan().any(dim=1)
+        top1 += int(((rank < 1) & valid).sum())
+        top5 += int(((rank < 5) & valid).sum())
+        loss += float(functional.cross_entropy(scores, truth, reduction="sum"))
+        examples += len(truth)
+    if not examples:
+        raise UserError("there are no examples to evaluate on; give the split more pictures")
+    return Evaluation(top1 / examples, top5 / examples, loss / examples, examples)
+
+
+def _uses(model: nn.Module, shape: tuple[int, int, int]) -> Counter[torch.Tensor]:
+    """Return how often one forward pass for one picture uses each entry of every weight tensor.
+
+    An entry is used once per output position: an output of c channels (or features) and n values
+    in all has n / c positions, whatever groups, stride, padding and dilation are.
+    """
+    uses: Counter[torch.Tensor] = Counter()
+
+    def record(module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
+        weight = module.get_parameter("weight")
+        uses[weight] += output.numel() // weight.shape[0]
+
+    modes = {module: module.training for module in model.modules()}
+    layers = [module for module in modes if isinstance(module, nn.Conv2d | nn.Linear)]
+    # A layer the forward pass leaves out is listed all the same, with no MACs.
+    uses.update({layer.weight: 0 for layer in layers})
+    hooks = [layer.register_forward_hook(record) for layer in layers]
+    first = next(model.parameters())
+    try:
+        # In train mode this pass would move the statistics of batch-norm.
+        model.eval()
+        with torch.inference_mode():
+            model(torch.zeros(1, *shape, dtype=first.dtype, device=first.device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, training in modes.items():
+            module.training = training
+    return uses
+
+
+def _nonzero(parameter: nn.Parameter) -> int:
+    return parameter.numel() if parameter.is_meta else int(parameter.detach().count_nonzero())

@@ -1,0 +1,191 @@
+"""The tables of a study: a row per cell (results), and a row per strategy and ratio (summary).
+
+Both are CSV with a fixed column order, row order and number format, so that the same cells give the
+same bytes in whatever order they were computed. Names are text, whatever they look like: weights
+may be called "NA" or "1e3". Accuracies are fractions from 0 to 1; a value that is missing is empty.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from shrinkflow import files, statistics
+from shrinkflow.errors import UserError
+from shrinkflow.strategies import CONTROL as DENSE
+
+GROUP = ["dataset", "model", "weights", "strategy", "ratio"]
+CELL = [*GROUP, "seed"]
+METRICS = [
+    *["compression", "speedup", "params", "params_nonzero", "macs", "macs_nonzero"],
+    *["top1", "top5", "loss", "val_top1"],
+]
+CONTROL = ["dense_top1", "top1_change"]
+TRAINING = ["pruned_val_top1", "best_epoch", "epochs", "collapsed_layers"]
+
+CURVE_COLUMNS = [*CELL, *METRICS, *TRAINING]
+RESULTS_COLUMNS = [*CELL, *METRICS, *CONTROL, *TRAINING]
+
+SUMMARISED = ["compression", "speedup", "top1", "top5", "loss", "val_top1", "top1_change"]
+SUMMARY_COLUMNS = [
+    *[*GROUP, "n"],
+    *[f"{name}_{part}" for name in SUMMARISED for part in ("mean", "sd", "low", "high")],
+]
+
+_TEXT = {"dataset", "model", "weights", "strategy"}
+_INTEGER = {"seed", "n", "params", "params_nonzero", "macs", "macs_nonzero", *TRAINING[1:]}
+
+
+def results(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return `RESULTS_COLUMNS`: the cells in order, each beside its dense control.
+
+    `rows` has `CURVE_COLUMNS`, as `read_curves` returns them. The control of a cell is the strategy
+    "dense" of the same data set, model, weights and seed; `top1_change` is `top1` minus the
+    control's. Raises `UserError` where a cell is there twice, or a control is missing or there
+    twice.
+    """
+    if rows.empty:
+        raise UserError("there are no cells to tabulate; name at least one curve with a row in it")
+    key = ["dataset", "model", "weights", "seed"]
+    _refuse_doubles(rows, CELL, "a cell can be tabulated once; leave one of its curves out")
+    controls = rows[rows["strategy"] == DENSE]
+    _refuse_doubles(controls, key, "the dense control of a seed is one cell; leave one of them out")
+    joined = rows.merge(
+        controls[[*key, "top1"]].rename(columns={"top1": "dense_top1"}),
+        how="left",
+        on=key,
+        indicator=True,
+    )
+    orphans = joined[joined["_merge"] != "both"]
+    if not orphans.empty:
+        raise UserError(
+            f"cell {_name(orphans.iloc[0], CELL)} has no dense control; add the strategy '{DENSE}' "
+            "with the same data set, model, weights and seed"
+        )
+    joined["top1_change"] = joined["top1"] - joined["dense_top1"]
+    return _ordered(joined, CELL)[RESULTS_COLUMNS]
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Return `SUMMARY_COLUMNS`: mean, deviation and interval over the seeds, from `results`.
+
+    `n` counts the seeds; `statistics.describe` says what one seed or a missing value leaves empty.
+    """
+    rows: list[dict[str, Any]] = []
+    for group, cells in table.groupby(GROUP, sort=False):
+        row: dict[str, Any] = dict(zip(GROUP, group, strict=True)) | {"n": len(cells)}
+        for name in SUMMARISED:
+            moments = statistics.describe(cells[name].tolist())
+            row |= {
+                f"{name}_mean": moments.mean,
+                f"{name}_sd": moments.sd,
+                f"{name}_low": moments.low,
+                f"{name}_high": moments.high,
+            }
+        rows.append(row)
+    return _ordered(pd.DataFrame(rows, columns=SUMMARY_COLUMNS), GROUP)
+
+
+def read_curves(paths: Iterable[str | Path]) -> pd.DataFrame:
+    """Return the rows of all curves (what the program `collect.py` writes), unordered."""
+    return pd.concat([_read(path, CURVE_COLUMNS) for path in paths], ignore_index=True)
+
+
+def read_results(path: str | Path) -> pd.DataFrame:
+    """Return what `write_results` wrote; text, integers (nullable) and floats by column."""
+    return _read(path, RESULTS_COLUMNS)
+
+
+def read_summary(path: str | Path) -> pd.DataFrame:
+    """Return what `write_summary` wrote."""
+    return _read(path, SUMMARY_COLUMNS)
+
+
+def write_results(path: str | Path, table: pd.DataFrame) -> None:
+    """Write the table `results` as CSV."""
+    _write(path, table, RESULTS_COLUMNS)
+
+
+def write_summary(path: str | Path, table: pd.DataFrame) -> None:
+    """Write the table `summary` as CSV."""
+    _write(path, table, SUMMARY_COLUMNS)
+
+
+def _refuse_doubles(rows: pd.DataFrame, key: list[str], remedy: str) -> None:
+    doubles = rows[rows.duplicated(key)]
+    if not doubles.empty:
+        raise UserError(f"cell {_name(doubles.iloc[0], CELL)} is there twice; {remedy}")
+
+
+def _name(row: pd.Series[Any], columns: list[str]) -> str:
+    return ", ".join(f"{column} {_format(column)(row[column])}" for column in columns)
+
+
+def _ordered(table: pd.DataFrame, key: list[str]) -> pd.DataFrame:
+    """Sort by the columns of `key`, the dense control before the other strategies."""
+    control_first = table.assign(_other=table["strategy"] != DENSE)
+    position = key.index("strategy")
+    ordered = control_first.sort_values(
+        [*key[:position], "_other", *key[position:]], ignore_index=True
+    )
+    return ordered.drop(columns="_other")
+
+
+def _read(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Read a CSV with exactly these columns.
+
+    By hand and not by `pandas.read_csv`, which guesses: "NA" would be missing and "1e3" a number.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as stream:
+            header, *rows = csv.reader(stream, strict=True)
+        if header != list(columns):
+            odd = sorted(set(header) ^ set(columns)) or ["the order of the columns"]
+            raise UserError(
+                f"{path} is not the table expected (see {odd[0]}); delete it and run again"
+            )
+        cells = list(zip(*rows, strict=True)) or [()] * len(columns)
+        return pd.DataFrame(
+            {name: _parsed(name, column) for name, column in zip(columns, cells, strict=True)}
+        )
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"{path} is damaged ({error}); delete it and run again") from None
+
+
+def _parsed(name: str, texts: Sequence[str]) -> pd.Series[Any]:
+    if name in _TEXT:
+        return pd.Series(list(texts), dtype=str)
+    if name in _INTEGER:
+        return pd.Series([int(text) if text else None for text in texts], dtype="Int64")
+    return pd.Series([float(text) if text else math.nan for text in texts], dtype="float64")
+
+
+def _write(path: str | Path, table: pd.DataFrame, columns: Sequence[str]) -> None:
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(columns)
+    formatted = [map(_format(name), table[name].tolist()) for name in columns]
+    writer.writerows(zip(*formatted, strict=True))
+    files.write_text(path, stream.getvalue())
+
+
+def _format(column: str) -> Callable[[Any], str]:
+    """Return how the values of a column are written."""
+    if column in _TEXT:
+        return str
+    if column in _INTEGER:
+        return lambda value: "" if pd.isna(value) else str(int(value))
+    if column == "ratio":
+        return lambda value: f"{value:.12g}"
+    return _decimal
+
+
+def _decimal(value: Any) -> str:
+    """Six decimals: a picture in a million. Rounded first, for there is no "-0.000000"."""
+    return "" if pd.isna(value) else f"{round(value, 6) + 0.0:.6f}"

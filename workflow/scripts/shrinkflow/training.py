@@ -1,0 +1,335 @@
+"""The training engine, one for pretraining and finetuning.
+
+A split lies in memory as one uint8 tensor, pictures of a batch are gathered, cropped and mirrored by a
+single indexing, normalised in two passes, and never touched one by one. Masks are applied in place
+once per optimizer step. Every draw comes from (seed, purpose, epoch), so an epoch depends on nothing
+that went before but the state of model and optimizer.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from shrinkflow import checkpoints, files, measures
+from shrinkflow.data.dataset import Dataset
+from shrinkflow.errors import UserError
+from shrinkflow.optimizers import Step, optimizer
+from shrinkflow.recipe import Recipe, learning_rate
+from shrinkflow.seeds import Purpose, torch_generator, torch_seed
+
+# Pictures per step of an evaluation. A constant: sums of floats depend on how they are grouped.
+_EVALUATION_BATCH = 500
+
+
+def start(threads: int, device: str) -> torch.device:
+    """Pin threads and determinism, and return the device that `device` (auto, cpu, cuda) names."""
+    # cuBLAS reads this when CUDA starts; without it deterministic algorithms are refused there.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(threads)
+    # The same as torch.use_deterministic_algorithms, which first imports torch's compiler (2 s).
+    torch.set_deterministic_debug_mode("error")
+    # Filling fresh memory costs a tenth of a step; nothing here reads memory it did not write.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.backends.cudnn.benchmark = False
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "device 'cuda' was asked for, but there is none; set 'device: auto' or 'cpu'"
+        )
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
+
+
+def device_name(device: torch.device) -> str:
+    """Return what a record should call the device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+class Split:
+    """The pictures of one split on the device: uint8 [n, h, w, c], and int64 labels [n].
+
+    `normalisation` is that of the network's checkpoint: {"mean", "std"} per channel, on the scale 0..1.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        indices: np.ndarray,
+        normalisation: Mapping[str, Sequence[float]],
+        device: torch.device,
+    ) -> None:
+        images = torch.from_numpy(dataset.images[indices])
+        self.images = images.permute(0, 2, 3, 1).contiguous().to(device)
+        self.labels = torch.from_numpy(dataset.labels[indices]).to(device)
+        channels = (1, -1, 1, 1)
+        self._mean = torch.tensor(normalisation["mean"], device=device).view(channels) * 255
+        self._std = torch.tensor(normalisation["std"], device=device).view(channels) * 255
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def inputs(self, images: torch.Tensor) -> torch.Tensor:
+        """Turn uint8 [b, h, w, c] into normalised float32 [b, c, h, w], channels last in memory."""
+        return images.permute(0, 3, 1, 2).float().sub_(self._mean).div_(self._std)
+
+    def in_order(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield all pictures and labels, in order: for evaluation."""
+        for begin in range(0, len(self), _EVALUATION_BATCH):
+            part = slice(begin, begin + _EVALUATION_BATCH)
+            yield self.inputs(self.images[part]), self.labels[part]
+
+    def shuffled(
+        self, recipe: Recipe, seed: int, epoch: int
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield one epoch of augmented batches; order and augmentation depend on (seed, epoch) alone.
+
+        A last batch of a single picture is left out: batch-norm cannot use it.
+        """
+        order = torch.randperm(len(self), generator=torch_generator(seed, Purpose.ORDER, epoch))
+        augmentation = torch_generator(seed, Purpose.AUGMENTATION, epoch)
+        for chosen in order.to(self.images.device).split(recipe.batch_size):
+            if len(chosen) > 1:
+                images = augment(self.images[chosen], recipe.crop, recipe.flip, augmentation)
+                yield self.inputs(images), self.labels[chosen]
+
+    def drawn(
+        self, generator: torch.Generator, batches: int, batch_size: int
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield `batches` batches without augmentation, drawn without replacement: for scores."""
+        order = torch.randperm(len(self), generator=generator)[: batches * batch_size]
+        for chosen in order.to(self.images.device).split(batch_size):
+            yield self.inputs(self.images[chosen]), self.labels[chosen]
+
+
+def augment(
+    images: torch.Tensor, crop: int, flip: bool, generator: torch.Generator
+) -> torch.Tensor:
+    """Pad by `crop` black pixels, crop back at random, mirror half of them: uint8 [b, h, w, c]."""
+    if not crop and not flip:
+        return images
+    count, height, width, _ = images.shape
+    rows = torch.arange(height).expand(count, -1)
+    columns = torch.arange(width).expand(count, -1)
+    if crop:
+        images = functional.pad(images, (0, 0, crop, crop, crop, crop))
+        rows = rows + torch.randint(2 * crop + 1, (count, 1), generator=generator)
+        columns = columns + torch.randint(2 * crop + 1, (count, 1), generator=generator)
+    if flip:
+        mirrored = torch.randint(2, (count, 1), generator=generator).bool()
+        columns = torch.where(mirrored, columns.flip(1), columns)
+    device = images.device
+    index = torch.arange(count, device=device)[:, None, None]
+    return images[index, rows.to(device)[:, :, None], columns.to(device)[:, None, :]]
+
+
+def to(model: nn.Module, device: torch.device) -> nn.Module:
+    """Move a network to the device, weights laid out channels last as the pictures are."""
+    return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+@torch.inference_mode()
+def evaluate(model: nn.Module, split: Split) -> measures.Evaluation:
+    """Return top-1, top-5 and mean cross-entropy of a model over a split, per example."""
+    model.eval()
+    return measures.score_logits((model(pictures), labels) for pictures, labels in split.in_order())
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of a training's history. Epoch 0 is the network before any training."""
+
+    epoch: int
+    lr: float
+    train_loss: float
+    val_loss: float
+    val_top1: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training leaves: the state of the best validation epoch, which one it was, the history."""
+
+    state: dict[str, torch.Tensor]
+    best_epoch: int
+    history: tuple[Epoch, ...]
+
+
+def train(
+    model: nn.Module,
+    train_split: Split,
+    validation: Split,
+    recipe: Recipe,
+    seed: int,
+    label: str,
+    masks: Mapping[str, torch.Tensor] | None = None,
+) -> Trained:
+    """Train `model` in place by a recipe and return the state of its best validation epoch.
+
+    The best epoch, of those trained, has the highest validation top-1; ties go to the lower loss, then
+    to the earlier epoch. `masks` maps parameter names to tensors of 0 and 1: a weight masked 0 is exactly
+    zero before the first step and after every one. `label` names the training in messages.
+
+    Raises:
+        UserError: the loss is no longer finite.
+    """
+    device = train_split.images.device
+    to(model, device)
+    named = dict(model.named_parameters())
+    masked = [
+        (named[name], mask.to(device).to(named[name].dtype).contiguous(memory_format=_format(mask)))
+        for name, mask in (masks or {}).items()
+    ]
+    _apply(masked)
+    step = optimizer(model.parameters(), recipe)
+    before = evaluate(model, validation)
+    history = [Epoch(0, 0.0, math.nan, before.loss, before.top1)]
+    best: tuple[tuple[float, float], int, dict[str, torch.Tensor]] | None = None
+    highest, improved = -1.0, 0
+    started = time.monotonic()
+    for epoch in range(1, recipe.epochs + 1):
+        torch.manual_seed(torch_seed(seed, Purpose.DROPOUT, epoch))
+        loss, rate = _epoch(model, step, masked, train_split, recipe, seed, epoch)
+        found = evaluate(model, validation)
+        if not math.isfinite(loss) or not math.isfinite(found.loss):
+            raise UserError(
+                f"{label}: training diverged in epoch {epoch} (training loss {loss}, validation loss "
+                f"{found.loss}); lower 'lr' ({recipe.lr:g}) of its recipe"
+            )
+        history.append(Epoch(epoch, rate, loss, found.loss, found.top1))
+        if found.top1 > highest:
+            highest, improved = found.top1, epoch
+        quality = (found.top1, -found.loss)
+        if best is None or quality > best[0]:
+            best = (quality, epoch, _snapshot(model))
+        spent = time.monotonic() - started
+        _report(label, recipe, history[-1], spent)
+        if recipe.patience and epoch - improved >= recipe.patience:
+            print(f"{label}: no better for {recipe.patience} epochs, stopped", file=sys.stderr)
+            break
+    assert best is not None  # the schema asks for at least one epoch
+    return Trained(best[2], best[1], tuple(history))
+
+
+def _epoch(
+    model: nn.Module,
+    step: Step,
+    masked: Sequence[tuple[torch.Tensor, torch.Tensor]],
+    split: Split,
+    recipe: Recipe,
+    seed: int,
+    epoch: int,
+) -> tuple[float, float]:
+    """Train one epoch; return (mean training loss per example, learning rate of the last step)."""
+    model.train()
+    steps = math.ceil(len(split) / recipe.batch_size)
+    total = torch.zeros((), device=split.images.device, dtype=torch.float64)
+    count, rate = 0, 0.0
+    for index, (pictures, labels) in enumerate(split.shuffled(recipe, seed, epoch)):
+        rate = learning_rate(recipe, epoch - 1 + index / steps)
+        loss = functional.cross_entropy(model(pictures), labels)
+        loss.backward()
+        step(rate)
+        _apply(masked)
+        total += loss.detach() * len(labels)
+        count += len(labels)
+    return total.item() / count, rate
+
+
+@torch.no_grad()
+def _apply(masked: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    for weight, mask in masked:
+        weight.mul_(mask)
+
+
+def _format(tensor: torch.Tensor) -> torch.memory_format:
+    return torch.channels_last if tensor.dim() == 4 else torch.contiguous_format
+
+
+def _snapshot(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {
+        name: value.detach().clone(memory_format=torch.contiguous_format).cpu()
+        for name, value in model.state_dict().items()
+    }
+
+
+def _report(label: str, recipe: Recipe, line: Epoch, spent: float) -> None:
+    per_epoch = spent / line.epoch
+    print(
+        f"{label}: epoch {line.epoch}/{recipe.epochs}, lr {line.lr:.2g}, loss {line.train_loss:.4f}, "
+        f"validation loss {line.val_loss:.4f}, top-1 {line.val_top1:.2%}, {per_epoch:.1f} s an epoch, "
+        f"{per_epoch * (recipe.epochs - line.epoch):.0f} s left at most",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def fit(
+    model: nn.Module,
+    dataset: Dataset,
+    described: Mapping[str, Any],
+    recipe: Recipe,
+    seed: int,
+    device: torch.device,
+    label: str,
+    masks: Mapping[str, torch.Tensor] | None = None,
+) -> Trained:
+    """Train a network on a data set's training part, choosing on its validation part; see `train`.
+
+    `described` is the metadata of the network's checkpoint: its normalisation is used, and it must have
+    the data set's shape and classes.
+    """
+    if tuple(described["shape"]) != dataset.shape or described["classes"] != len(dataset.classes):
+        raise UserError(
+            f"{label}: the checkpoint is for pictures of {described['shape']} in {described['classes']} "
+            f"classes, data set '{dataset.name}' has {list(dataset.shape)} in {len(dataset.classes)}"
+        )
+    splits = [
+        Split(dataset, part, described["normalisation"], device)
+        for part in (dataset.train, dataset.validation)
+    ]
+    return train(model, splits[0], splits[1], recipe, seed, label, masks)
+
+
+def write(
+    checkpoint: str | Path,
+    history: str | Path,
+    model: nn.Module,
+    described: Mapping[str, Any],
+    trained: Trained,
+) -> None:
+    """Write the checkpoint of the best epoch (its number in the metadata) and the history."""
+    model.cpu().load_state_dict(trained.state)
+    checkpoints.save(checkpoint, model, {**described, "epoch": trained.best_epoch})
+    write_history(history, trained.history)
+
+
+def write_history(path: str | Path, history: Sequence[Epoch]) -> None:
+    """Write a training's history as CSV, one row per epoch, the training loss of epoch 0 empty."""
+    lines = [",".join(field.name for field in fields(Epoch))]
+    for e in history:
+        train_loss = "" if math.isnan(e.train_loss) else f"{e.train_loss:.6f}"
+        lines.append(f"{e.epoch},{e.lr:.6g},{train_loss},{e.val_loss:.6f},{e.val_top1:.6f}")
+    files.write_text(path, "\n".join(lines) + "\n")
+
+
+def read_history(path: str | Path) -> list[Epoch]:
+    """Read what `write_history` wrote."""
+    with open(path, encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    return [
+        Epoch(int(row.pop("epoch")), **{key: float(value or "nan") for key, value in row.items()})
+        for row in rows
+    ]
