@@ -58,9 +58,7 @@ def rows(
                         top1 = min(1.0, max(0.1, start + 0.004 - drop + noise))
                         speedup = ratio ** (0.95 - 0.08 * (rank % 5)) * (1 + noise)
                         found.append(
-                            _row(
-                                cell | {"strategy": strategy, "ratio": ratio}, top1, ratio, speedup
-                            )
+                            _row(cell | {"strategy": strategy, "ratio": ratio}, top1, ratio, speedup)
                         )
     return pd.DataFrame(found)[tables.CURVE_COLUMNS].astype({"best_epoch": "Int64"})
 

@@ -166,9 +166,7 @@ def test_shared_parameters_stay_shared_and_frozen_ones_frozen(
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("key", ["features.3.weight", "features.1.running_var"])
-def test_nan_and_infinity_are_neither_written_nor_read(
-    tmp_path: Path, key: str, value: float
-) -> None:
+def test_nan_and_infinity_are_neither_written_nor_read(tmp_path: Path, key: str, value: float) -> None:
     path = tmp_path / "checkpoint.safetensors"
     model = digitsnet()
     with torch.no_grad():
@@ -208,9 +206,7 @@ def test_a_file_that_does_not_say_its_model_is_no_checkpoint(
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
     checkpoints.save(path, digitsnet(), METADATA | {"classes": 9})
-    with pytest.raises(
-        UserError, match=r"classifier\.weight \(10 x 128 instead of 9 x 128\)"
-    ) as error:
+    with pytest.raises(UserError, match=r"classifier\.weight \(10 x 128 instead of 9 x 128\)") as error:
         checkpoints.load(path)
     sentence(error, path)
     checkpoints.save(path, digitsnet(), METADATA | {"model": "nosuchnet"})
@@ -290,9 +286,7 @@ def test_missing_batch_counters_start_at_zero(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_precisions_are_converted(tmp_path: Path, dtype: torch.dtype) -> None:
-    state = {
-        k: v.to(dtype) if v.is_floating_point() else v for k, v in digitsnet().state_dict().items()
-    }
+    state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in digitsnet().state_dict().items()}
     safetensors.torch.save_file(state, tmp_path / "weights.safetensors")
     loaded = read(tmp_path / "weights.safetensors").state_dict()
     assert loaded["features.0.weight"].dtype == torch.float32
@@ -315,9 +309,7 @@ def test_views_are_copied(tmp_path: Path) -> None:
     state: dict[str, torch.Tensor] = {}
     for key, value in digitsnet().state_dict().items():
         if value.is_floating_point():
-            state[key] = (
-                pool[: value.numel()].view(value.shape[::-1]).permute(*range(value.dim())[::-1])
-            )
+            state[key] = pool[: value.numel()].view(value.shape[::-1]).permute(*range(value.dim())[::-1])
     state["classifier.bias"] = torch.ones(1).expand(10)
     torch.save(state, tmp_path / "weights.pt")
     model = read(tmp_path / "weights.pt")
@@ -404,9 +396,7 @@ def test_foreign_nan_and_infinity_are_refused(tmp_path: Path, value: float, suff
         ({"model": {"weight": torch.zeros(3), "lr": "x"}}, "other things than tensors"),
     ],
 )
-def test_files_without_a_plain_state_dict_are_refused(
-    tmp_path: Path, content: Any, words: str
-) -> None:
+def test_files_without_a_plain_state_dict_are_refused(tmp_path: Path, content: Any, words: str) -> None:
     path = tmp_path / "weights.pt"
     torch.save(content, path)
     with pytest.raises(UserError, match=words) as error:
@@ -469,9 +459,7 @@ def test_objects_other_than_tensors_are_refused_with_a_remedy(tmp_path: Path, ju
 def test_truncated_and_foreign_bytes_are_refused(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"weights{suffix}"
     state = digitsnet().state_dict()
-    {".pt": torch.save, ".th": legacy, ".safetensors": safetensors.torch.save_file}[suffix](
-        state, path
-    )
+    {".pt": torch.save, ".th": legacy, ".safetensors": safetensors.torch.save_file}[suffix](state, path)
     whole = path.read_bytes()
     sizes = (0, 1, 10, len(whole) // 2, len(whole) - 1)
     for content in (
@@ -487,18 +475,14 @@ def test_truncated_and_foreign_bytes_are_refused(tmp_path: Path, suffix: str) ->
 
 
 @given(data=st.data())
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.parametrize("suffix", [".pt", ".th", ".safetensors"])
 def test_flipped_bytes_give_finite_weights_or_one_sentence(
     tmp_path: Path, suffix: str, data: st.DataObject
 ) -> None:
     whole = tmp_path / f"whole{suffix}"
     if not whole.exists():
-        write = {".pt": torch.save, ".th": legacy, ".safetensors": safetensors.torch.save_file}[
-            suffix
-        ]
+        write = {".pt": torch.save, ".th": legacy, ".safetensors": safetensors.torch.save_file}[suffix]
         write(digitsnet().state_dict(), whole)
     content = bytearray(whole.read_bytes())
     # Structure stands at the ends of the files.
@@ -545,9 +529,7 @@ def run(monkeypatch: pytest.MonkeyPatch, source: Path, out: Path, **changed: str
     import_weights.main()
 
 
-def test_program_writes_a_checkpoint_and_its_record(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_program_writes_a_checkpoint_and_its_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, out = tmp_path / "weights.th", tmp_path / "out" / "checkpoint.safetensors"
     model = digitsnet()
     torch.save({"state_dict": parallel(model.state_dict())}, source)

@@ -41,9 +41,7 @@ def test_normalisation_by_hand() -> None:
 
 @settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 30), st.integers(1, 3))
-def test_normalisation_is_numpys_and_the_same_in_any_order(
-    seed: int, n: int, channels: int
-) -> None:
+def test_normalisation_is_numpys_and_the_same_in_any_order(seed: int, n: int, channels: int) -> None:
     generator = np.random.default_rng(seed)
     images = generator.integers(0, 256, (n, channels, 4, 4), dtype=np.uint8)
     mean, std = building.normalisation(images)
@@ -150,9 +148,7 @@ def test_stated(
         (FREE, (3, 4, 5), 0, "classes is 0; there must be at least 2"),
     ],
 )
-def test_stated_refuses(
-    source: Source, shape: Shape | None, classes: int | None, message: str
-) -> None:
+def test_stated_refuses(source: Source, shape: Shape | None, classes: int | None, message: str) -> None:
     with pytest.raises(UserError, match=message):
         building.stated(source, shape, classes)
 
@@ -161,9 +157,7 @@ def test_raw_files_are_ordered_and_verified(tmp_path: Path) -> None:
     paths = {name: tmp_path / name for name in ("one", "two")}
     for name, path in paths.items():
         path.write_text(name)
-    raw = tuple(
-        RawFile(name, "md5:" + hashlib.md5(name.encode()).hexdigest()) for name in ("two", "one")
-    )
+    raw = tuple(RawFile(name, "md5:" + hashlib.md5(name.encode()).hexdigest()) for name in ("two", "one"))
     source = Source((1, 8, 8), 10, raw, unused)
     assert building.raw_files(source, list(paths.values())) == [paths["two"], paths["one"]]
     with pytest.raises(UserError, match="read from two, one"):

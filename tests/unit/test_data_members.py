@@ -269,9 +269,7 @@ def test_bomb_behind_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_file_too_large_for_a_picture(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_file_too_large_for_a_picture(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = WRITERS[name](tmp_path / name, FILES)
     monkeypatch.setattr(members, "LARGEST_FILE", 899)
     with pytest.raises(UserError, match=r"1\.png has 900 bytes, more than a picture may have"):
@@ -363,16 +361,12 @@ def test_garbage_is_refused(name: str, data: bytes) -> None:
 
 
 names = st.text("ab\n ", min_size=1, max_size=3)
-trees = st.dictionaries(
-    st.tuples(names, names).map("/".join), st.binary(max_size=3), min_size=1, max_size=5
-)
+trees = st.dictionaries(st.tuples(names, names).map("/".join), st.binary(max_size=3), min_size=1, max_size=5)
 
 
 @settings(deadline=None, max_examples=50)
 @given(trees, trees)
-def test_folder_digest_tells_any_two_folders_apart(
-    first: dict[str, bytes], second: dict[str, bytes]
-) -> None:
+def test_folder_digest_tells_any_two_folders_apart(first: dict[str, bytes], second: dict[str, bytes]) -> None:
     with tempfile.TemporaryDirectory() as root:
         digests = []
         for i, tree in enumerate((first, second, dict(reversed(first.items())))):

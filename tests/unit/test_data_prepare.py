@@ -131,18 +131,14 @@ def test_mistakes(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_pictures_other_than_stated(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pictures_other_than_stated(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["--source", "imagefolder", "--folder", folder, "--shape", 3, 4, 6, "--classes", 3]
     with pytest.raises(UserError, match="classes of mine is stated as 3, but it has 2: cat, dog"):
         run(monkeypatch, tmp_path / "out", *words)
     assert [path.name for path in tmp_path.iterdir()] == ["pets"]
 
 
-def test_raw_file_with_other_bytes(
-    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_raw_file_with_other_bytes(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = tmp_path / "digits.csv.gz"
     shutil.copy(digits, other)
     other.write_bytes(other.read_bytes() + b"\n")

@@ -37,9 +37,7 @@ def test_allocate_by_hand(total: int, sizes: list[int], shares: list[int]) -> No
 
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 10**12), min_size=1, max_size=20), st.data())
-def test_allocate_is_exact_and_within_one_of_the_quota(
-    sizes: list[int], data: st.DataObject
-) -> None:
+def test_allocate_is_exact_and_within_one_of_the_quota(sizes: list[int], data: st.DataObject) -> None:
     assume(sum(sizes))
     total = data.draw(st.integers(0, sum(sizes)))
     shares = allocate(total, sizes)

@@ -273,13 +273,9 @@ def test_program_writes_a_record_that_does_not_say_where(
     assert str(mirror) not in text
 
 
-def test_program_leaves_no_record_where_it_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_program_leaves_no_record_where_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out" / "f"
-    monkeypatch.setattr(
-        "sys.argv", ["fetch.py", "--name", "f", "--checksum", MD5, "--out", str(out)]
-    )
+    monkeypatch.setattr("sys.argv", ["fetch.py", "--name", "f", "--checksum", MD5, "--out", str(out)])
     with pytest.raises(UserError):
         fetch.main()
     assert contents(out.parent) == []

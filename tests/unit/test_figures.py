@@ -76,11 +76,7 @@ def legend(figure):
     """Return {text: handle}, the blanks that fill up columns left out."""
     (found,) = figure.legends
     texts = [text.get_text() for text in found.get_texts()]
-    return {
-        text: handle
-        for text, handle in zip(texts, found.legend_handles, strict=True)
-        if text.strip()
-    }
+    return {text: handle for text, handle in zip(texts, found.legend_handles, strict=True) if text.strip()}
 
 
 class TestTradeOff:
@@ -96,9 +92,7 @@ class TestTradeOff:
 
     def test_bars_are_one_sample_standard_deviation(self, study, drawn):
         summary = study[1][study[1]["weights"] == "A"]
-        bars = [
-            c for c in drawn["compression"].axes[0].containers if isinstance(c, ErrorbarContainer)
-        ]
+        bars = [c for c in drawn["compression"].axes[0].containers if isinstance(c, ErrorbarContainer)]
         looks = style.looks(summary["strategy"])
         assert len(bars) == len(looks) == 5
         for name, bar in zip(looks, bars, strict=True):
@@ -117,9 +111,7 @@ class TestTradeOff:
         (band,) = ax.patches
         assert band.get_height() == pytest.approx(200 * control["top1_sd"])
         assert band.get_y() == pytest.approx(100 * (control["top1_mean"] - control["top1_sd"]))
-        assert [text.get_text() for text in ax.texts] == [
-            f"dense\n{100 * control['top1_mean']:.1f}"
-        ]
+        assert [text.get_text() for text in ax.texts] == [f"dense\n{100 * control['top1_mean']:.1f}"]
 
     def test_axes_say_what_they_measure(self, drawn):
         compression, speed = drawn["compression"].axes[-1], drawn["speedup"].axes[-1]
@@ -315,12 +307,9 @@ def test_two_processes_write_the_same_bytes_and_records(tmp_path):
         running.append(subprocess.Popen(command, cwd=folder, env=environment))
     assert [process.wait() for process in running] == [0, 0]
     first, second = (
-        {path.name: path.read_bytes() for path in sorted((tmp_path / seed).iterdir())}
-        for seed in ("0", "1")
+        {path.name: path.read_bytes() for path in sorted((tmp_path / seed).iterdir())} for seed in ("0", "1")
     )
-    assert sorted(first) == [
-        *["r.csv", "s.csv", "w.png", "w.png.record.json", "w.svg", "w.svg.record.json"]
-    ]
+    assert sorted(first) == [*["r.csv", "s.csv", "w.png", "w.png.record.json", "w.svg", "w.svg.record.json"]]
     assert first == second
     record = files.read_json(tmp_path / "0" / "w.png.record.json")
     assert record["parameters"] == {"figure": "weights"}

@@ -21,16 +21,12 @@ def library(tmp_path, monkeypatch) -> Path:
     (root / "__init__.py").write_text("")
     (root / "kinds" / "__init__.py").write_text("KINDS = {}\n")
     (root / "kinds" / "found.py").write_text("from shrinkflow import deep\nX = 1\n")
-    (root / "used.py").write_text(
-        '"""Doc."""\nfrom shrinkflow.deep import f\n\ndef g(x):\n    return f(x)\n'
-    )
+    (root / "used.py").write_text('"""Doc."""\nfrom shrinkflow.deep import f\n\ndef g(x):\n    return f(x)\n')
     (root / "deep.py").write_text(
         "import numpy as np\n\n\ndef f(x):\n    '''Doc.'''\n    return x + 1  # why\n"
     )
     (root / "apart.py").write_text("import pandas\n")
-    (tmp_path / "program.py").write_text(
-        "from shrinkflow import used\nfrom shrinkflow.kinds import KINDS\n"
-    )
+    (tmp_path / "program.py").write_text("from shrinkflow import used\nfrom shrinkflow.kinds import KINDS\n")
     (tmp_path / "requirements.txt").write_text("numpy==2.1.0\npandas==2.0.0\nscikit-learn==1.5.0\n")
     monkeypatch.setattr(module, "LIBRARY", root)
     monkeypatch.setattr(module, "PINS", tmp_path / "requirements.txt")

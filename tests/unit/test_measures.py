@@ -77,9 +77,7 @@ def test_any_convolution_counts_as_in_torch(
     padding: tuple[int, int],
     dilation: tuple[int, int],
 ) -> None:
-    model = nn.Conv2d(
-        groups * inputs, groups * outputs, kernel, stride, padding, dilation, groups=groups
-    )
+    model = nn.Conv2d(groups * inputs, groups * outputs, kernel, stride, padding, dilation, groups=groups)
     shape = (groups * inputs, 11, 13)
     assert measures.count(model, shape).macs == torch_macs(model, shape)
 

@@ -64,8 +64,7 @@ def test_a_study_is_completed_by_defaults():
     assert (found.threads, found.device) == (1, "auto")
     assert found.strategies["mine"].parameters == {"batches": 2, "batch_size": 64}
     assert found.datasets["digits"].flags == (
-        "--name digits --source digits --shape 1 8 8 --classes 10 --validation 0.1 --test 0.2 "
-        "--split-seed 0"
+        "--name digits --source digits --shape 1 8 8 --classes 10 --validation 0.1 --test 0.2 --split-seed 0"
     )
     assert found.figures() == ["compression", "speedup", "weights"]
 

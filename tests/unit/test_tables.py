@@ -297,8 +297,7 @@ class TestCollect:
         path = metrics_file(tmp_path / "m.json", {"ratio": 2.0}, top1=2 / 3, val_top1=None)
         line = collect.text(collect.collect([path])).splitlines()[1]
         assert line == (
-            "digits,digitsnet,A,random,2,0,2.0,1.5,100,50,300,200,0.6666666666666666,0.9,0.5,,"
-            "0.4,3,5,0"
+            "digits,digitsnet,A,random,2,0,2.0,1.5,100,50,300,200,0.6666666666666666,0.9,0.5,,0.4,3,5,0"
         )
 
     def test_a_cell_that_is_there_twice_is_named(self, tmp_path):

@@ -230,8 +230,7 @@ def test_history_survives_a_file(tmp_path):
     lines = [training.Epoch(0, 0.0, math.nan, 2.5, 0.125), training.Epoch(1, 0.1, 1.5, 1.25, 0.5)]
     training.write_history(tmp_path / "history.csv", lines)
     assert (tmp_path / "history.csv").read_text() == (
-        "epoch,lr,train_loss,val_loss,val_top1\n"
-        "0,0,,2.500000,0.125000\n1,0.1,1.500000,1.250000,0.500000\n"
+        "epoch,lr,train_loss,val_loss,val_top1\n0,0,,2.500000,0.125000\n1,0.1,1.500000,1.250000,0.500000\n"
     )
     found = training.read_history(tmp_path / "history.csv")
     assert found[1] == lines[1]

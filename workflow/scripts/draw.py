@@ -41,9 +41,7 @@ def main() -> None:
         plugins=[FIGURES.file(args.figure)],
     ):
         results, summary = tables.read_results(args.results), tables.read_summary(args.summary)
-        source = (
-            f"results md5 {files.digest(args.results)}, summary md5 {files.digest(args.summary)}"
-        )
+        source = f"results md5 {files.digest(args.results)}, summary md5 {files.digest(args.summary)}"
         metadata = {"Title": args.figure, "Source": source}
         style.save(FIGURES[args.figure](results, summary), args.svg, args.png, metadata)
 

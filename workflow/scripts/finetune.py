@@ -51,9 +51,7 @@ def main() -> None:
         job.plugins.append(models.MODELS.file(described["model"]))
         mask = masks.read(args.mask, network)
         dataset = datasets.read(args.dataset)
-        trained = training.fit(
-            network, dataset, described, chosen, args.seed, device, args.label, mask
-        )
+        trained = training.fit(network, dataset, described, chosen, args.seed, device, args.label, mask)
         training.write(args.checkpoint, args.history, network, described, trained)
 
 

@@ -34,9 +34,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--dataset", required=True, metavar="FILE", help="processed data set")
     parser.add_argument("--checkpoint", required=True, metavar="FILE", help="finetuned checkpoint")
     parser.add_argument("--mask", required=True, metavar="FILE", help="mask it was finetuned with")
-    parser.add_argument(
-        "--history", required=True, metavar="FILE", help="history of the finetuning"
-    )
+    parser.add_argument("--history", required=True, metavar="FILE", help="history of the finetuning")
     parser.add_argument(
         "--cell",
         required=True,

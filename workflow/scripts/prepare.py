@@ -34,9 +34,7 @@ def parse() -> argparse.Namespace:
     pictures.add_argument(
         "--raw", type=Path, nargs="+", metavar="FILE", help="the source's raw files, in any order"
     )
-    pictures.add_argument(
-        "--folder", type=Path, help="a folder of pictures in class folders (imagefolder)"
-    )
+    pictures.add_argument("--folder", type=Path, help="a folder of pictures in class folders (imagefolder)")
     parser.add_argument(
         "--shape",
         type=int,
@@ -78,9 +76,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     args = parse()
     source = SOURCES[args.source]
-    shape, classes = building.stated(
-        source, tuple(args.shape) if args.shape else None, args.classes
-    )
+    shape, classes = building.stated(source, tuple(args.shape) if args.shape else None, args.classes)
     limits = {part: getattr(args, f"limit_{part}") for part in splits.PARTS}
     limits = {part: limit for part, limit in limits.items() if limit is not None}
     plan = splits.Plan(args.validation, args.test, args.split_seed, limits)

@@ -69,9 +69,7 @@ def main() -> None:
         job.plugins.append(models.MODELS.file(described["model"]))
         dataset = datasets.read(args.dataset)
         split = training.Split(dataset, dataset.train, described["normalisation"], device)
-        scores = scoring.score(
-            args.score, training.to(network, device), split, args.seed, parameters
-        )
+        scores = scoring.score(args.score, training.to(network, device), split, args.seed, parameters)
         total = sum(weight.numel() for weight in network.parameters())
         files.write_tensors(args.out, scores, {"order": list(scores), "params": total})
 

@@ -132,9 +132,7 @@ def _read_safetensors(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
         with safetensors.safe_open(path, framework="pt") as stream:
             return {name: stream.get_tensor(name) for name in stream.keys()}
     except safetensors.SafetensorError as error:
-        raise UserError(
-            f"{path} is not a whole safetensors file ({error}); fetch it again"
-        ) from None
+        raise UserError(f"{path} is not a whole safetensors file ({error}); fetch it again") from None
 
 
 def _unpickle(path: str | os.PathLike[str]) -> Any:
@@ -194,9 +192,7 @@ def _fill(
             if not _same_shape(tensors[key], targets[key])
         ],
         "wrong kind of numbers": [
-            f"{key} ({tensors[key].dtype})"
-            for key in common
-            if not _same_kind(tensors[key], targets[key])
+            f"{key} ({tensors[key].dtype})" for key in common if not _same_kind(tensors[key], targets[key])
         ],
     }
     if any(problems.values()):

@@ -17,9 +17,7 @@ class CellProgress(logging.Handler):
     left is estimated from the cells finished since the first finetuning of this run began.
     """
 
-    def __init__(
-        self, cells: int, last_rule: str = "measure", first_rule: str = "finetune"
-    ) -> None:
+    def __init__(self, cells: int, last_rule: str = "measure", first_rule: str = "finetune") -> None:
         super().__init__()
         self._cells = cells
         self._rules = (first_rule, last_rule)

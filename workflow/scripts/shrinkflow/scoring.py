@@ -38,9 +38,7 @@ def score(
     found = SCORES[name].function(model, data, generator, **parameters)
     if found.keys() != shapes.keys():
         odd = sorted(found.keys() ^ shapes.keys())
-        raise UserError(
-            f"score '{name}' must return one tensor per prunable weight; it differs in {odd}"
-        )
+        raise UserError(f"score '{name}' must return one tensor per prunable weight; it differs in {odd}")
     for key, values in found.items():
         if values.shape != shapes[key]:
             raise UserError(

@@ -34,20 +34,14 @@ def select(
     """
     for name, array in scores.items():
         if not np.isfinite(array).all():
-            raise UserError(
-                f"the scores of '{name}' are not all finite: the strategy cannot rank it"
-            )
+            raise UserError(f"the scores of '{name}' are not all finite: the strategy cannot rank it")
     if scope == "global":
         pools = [list(scores)]
     elif scope == "layer":
         pools = [[name] for name in scores]
     else:
         raise UserError(f"unknown scope '{scope}'; known: {', '.join(SCOPES)}")
-    return {
-        name: mask
-        for pool in pools
-        for name, mask in _pool(pool, scores, fraction, previous).items()
-    }
+    return {name: mask for pool in pools for name, mask in _pool(pool, scores, fraction, previous).items()}
 
 
 def _pool(

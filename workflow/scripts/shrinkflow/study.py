@@ -165,9 +165,7 @@ def load(config: Mapping[str, Any], sources: Sequence[str | Path] = ()) -> Study
             raise UserError("\n".join(faults))
         return _build(values)
     except UserError as error:
-        raise UserError(
-            "\nerror: ".join(f"{where}: {line}" for line in str(error).split("\n"))
-        ) from None
+        raise UserError("\nerror: ".join(f"{where}: {line}" for line in str(error).split("\n"))) from None
 
 
 def ratio_text(ratio: float) -> str:
@@ -230,9 +228,7 @@ def _dataset_faults(name: str, entry: Mapping[str, Any]) -> Iterator[str]:
         yield from _file_faults(where, "archive", entry, f"data/raw/{name}")
 
 
-def _weights_faults(
-    name: str, entry: Mapping[str, Any], recipes: Mapping[str, Any]
-) -> Iterator[str]:
+def _weights_faults(name: str, entry: Mapping[str, Any], recipes: Mapping[str, Any]) -> Iterator[str]:
     where = f"weights.{name}"
     if ("recipe" in entry) == ("file" in entry):
         yield f"'{where}' needs either 'recipe' and 'seed', or 'file'"
@@ -333,9 +329,7 @@ def _pair_faults(where: str, pair: Mapping[str, Any], values: Mapping[str, Any])
     try:
         total, part = counts(pair["model"], shape, classes)
         for ratio in pair.get("ratios", values["ratios"]):
-            budget.fraction_to_keep(
-                total, part, ratio, model=f"'{pair['model']}' on '{pair['dataset']}'"
-            )
+            budget.fraction_to_keep(total, part, ratio, model=f"'{pair['model']}' on '{pair['dataset']}'")
     except UserError as error:
         yield f"'{where}': {error}"
 

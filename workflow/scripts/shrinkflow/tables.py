@@ -131,9 +131,7 @@ def _ordered(table: pd.DataFrame, key: list[str]) -> pd.DataFrame:
     """Sort by the columns of `key`, the dense control before the other strategies."""
     control_first = table.assign(_other=table["strategy"] != DENSE)
     position = key.index("strategy")
-    ordered = control_first.sort_values(
-        [*key[:position], "_other", *key[position:]], ignore_index=True
-    )
+    ordered = control_first.sort_values([*key[:position], "_other", *key[position:]], ignore_index=True)
     return ordered.drop(columns="_other")
 
 
@@ -147,9 +145,7 @@ def _read(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
             header, *rows = csv.reader(stream, strict=True)
         if header != list(columns):
             odd = sorted(set(header) ^ set(columns)) or ["the order of the columns"]
-            raise UserError(
-                f"{path} is not the table expected (see {odd[0]}); delete it and run again"
-            )
+            raise UserError(f"{path} is not the table expected (see {odd[0]}); delete it and run again")
         cells = list(zip(*rows, strict=True)) or [()] * len(columns)
         return pd.DataFrame(
             {name: _parsed(name, column) for name, column in zip(columns, cells, strict=True)}

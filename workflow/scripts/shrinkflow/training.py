@@ -45,9 +45,7 @@ def start(threads: int, device: str) -> torch.device:
     torch.utils.deterministic.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = False
     if device == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            "device 'cuda' was asked for, but there is none; set 'device: auto' or 'cpu'"
-        )
+        raise UserError("device 'cuda' was asked for, but there is none; set 'device: auto' or 'cpu'")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(device)
@@ -91,9 +89,7 @@ class Split:
             part = slice(begin, begin + _EVALUATION_BATCH)
             yield self.inputs(self.images[part]), self.labels[part]
 
-    def shuffled(
-        self, recipe: Recipe, seed: int, epoch: int
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def shuffled(self, recipe: Recipe, seed: int, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield one epoch of augmented batches; order and augmentation depend on (seed, epoch) alone.
 
         A last batch of a single picture is left out: batch-norm cannot use it.
@@ -114,9 +110,7 @@ class Split:
             yield self.inputs(self.images[chosen]), self.labels[chosen]
 
 
-def augment(
-    images: torch.Tensor, crop: int, flip: bool, generator: torch.Generator
-) -> torch.Tensor:
+def augment(images: torch.Tensor, crop: int, flip: bool, generator: torch.Generator) -> torch.Tensor:
     """Pad by `crop` black pixels, crop back at random, mirror half of them: uint8 [b, h, w, c]."""
     if not crop and not flip:
         return images

@@ -64,8 +64,7 @@ def fetch(
             return
     place = f"{f'at {path} or ' if path else ''}in a folder, and name that folder in {MIRROR}"
     raise UserError(
-        f"could not get {name} ({'; '.join(reasons)}); {obtain or 'get it by other means'} and put "
-        f"it {place}"
+        f"could not get {name} ({'; '.join(reasons)}); {obtain or 'get it by other means'} and put it {place}"
     )
 
 
@@ -81,9 +80,7 @@ def parse_checksum(text: str) -> tuple[str, str]:
     """Split "md5:<32 hex digits>" or "sha256:<64 hex digits>" into (algorithm, digits)."""
     match = re.fullmatch(r"(md5):([0-9a-f]{32})|(sha256):([0-9a-f]{64})", text.lower())
     if match is None:
-        raise UserError(
-            f"checksum '{text}' is neither md5: with 32 nor sha256: with 64 hexadecimal digits"
-        )
+        raise UserError(f"checksum '{text}' is neither md5: with 32 nor sha256: with 64 hexadecimal digits")
     algorithm, digits = (group for group in match.groups() if group)
     return algorithm, digits
 

@@ -84,9 +84,7 @@ def _layout(where: Path, paths: Sequence[str], folders: set[str]) -> _Layout:
         first, second = parts
         for one, other in ((first, second), (second, first)):
             for name in sorted(set(names[one]) - set(names[other])):
-                raise UserError(
-                    f"{where}: class '{name}' is in {_name(one)} but not in {_name(other)}"
-                )
+                raise UserError(f"{where}: class '{name}' is in {_name(one)} but not in {_name(other)}")
 
     classes = tuple(names[parts[0]])
     labelled: list[tuple[str, int, bool]] = []
@@ -160,9 +158,7 @@ def _read_all(
     return images
 
 
-def _decode(
-    where: Path, path: str, data: bytes, shape: Shape, previous: str | None
-) -> npt.NDArray[np.uint8]:
+def _decode(where: Path, path: str, data: bytes, shape: Shape, previous: str | None) -> npt.NDArray[np.uint8]:
     """Return one picture, uint8 of `shape`; `previous` is another that had the right size."""
     channels, height, width = shape
     try:

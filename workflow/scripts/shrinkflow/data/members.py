@@ -53,9 +53,7 @@ def opened(path: Path) -> AbstractContextManager[Members]:
     """
     if path.is_dir():
         found, folders = _walk(path)
-        return nullcontext(
-            Members({name: partial(_read, file) for name, file in found.items()}, folders)
-        )
+        return nullcontext(Members({name: partial(_read, file) for name, file in found.items()}, folders))
     if not path.exists():
         raise UserError(f"{path} does not exist")
     if not path.name.lower().endswith(SUFFIXES):

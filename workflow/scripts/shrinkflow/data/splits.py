@@ -31,9 +31,7 @@ class Plan:
     limits: Mapping[str, int] = field(default_factory=dict)
 
 
-def divide(
-    labels: Indices, classes: Sequence[str], test: Indices | None, plan: Plan
-) -> dict[str, Indices]:
+def divide(labels: Indices, classes: Sequence[str], test: Indices | None, plan: Plan) -> dict[str, Indices]:
     """Return the indices of the pictures of each of `PARTS`, ascending and disjoint.
 
     labels: int64 [n], positions in `classes`. test: indices of the source's own test part, or
@@ -119,17 +117,10 @@ def _sizes(part: Indices, labels: Indices, classes: Sequence[str]) -> list[int]:
 
 def _require_all(sizes: Sequence[int], classes: Sequence[str], where: str) -> None:
     if 0 in sizes:
-        raise UserError(
-            f"class '{classes[sizes.index(0)]}' has no picture in {where}; every class needs one"
-        )
+        raise UserError(f"class '{classes[sizes.index(0)]}' has no picture in {where}; every class needs one")
 
 
-def _draw(
-    pool: Indices, labels: Indices, shares: Sequence[int], generator: np.random.Generator
-) -> Indices:
+def _draw(pool: Indices, labels: Indices, shares: Sequence[int], generator: np.random.Generator) -> Indices:
     """Return, ascending, `shares[label]` indices drawn from those of each label in `pool`."""
-    drawn = [
-        generator.permutation(pool[labels[pool] == label])[:share]
-        for label, share in enumerate(shares)
-    ]
+    drawn = [generator.permutation(pool[labels[pool] == label])[:share] for label, share in enumerate(shares)]
     return np.sort(np.concatenate(drawn))

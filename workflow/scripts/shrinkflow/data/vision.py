@@ -114,9 +114,5 @@ _register_mnist(
         "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
     },
 )
-_register_cifar(
-    "cifar10", "CIFAR10", 10, "cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"
-)
-_register_cifar(
-    "cifar100", "CIFAR100", 100, "cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85"
-)
+_register_cifar("cifar10", "CIFAR10", 10, "cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a")
+_register_cifar("cifar100", "CIFAR100", 100, "cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85")

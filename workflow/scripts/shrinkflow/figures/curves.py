@@ -79,9 +79,7 @@ def tradeoff(summary: pd.DataFrame, x: Measure, ticks: Ticks) -> Figure:
     }
     with style.theme():
         looks = style.looks(summary["strategy"])
-        figure, grid = canvas(
-            1 + max(row for row, _ in places), 1 + max(column for _, column in places)
-        )
+        figure, grid = canvas(1 + max(row for row, _ in places), 1 + max(column for _, column in places))
         for (row, column), ax in grid.items():
             if (row, column) not in places:
                 ax.remove()
@@ -184,9 +182,7 @@ def draw_curve(
     ax.plot(places, heights, **markers(look, look.colour, line), linestyle="none", zorder=5)
 
 
-def markers(
-    look: style.Look, colour: style.Colour, line: style.Line | None = None
-) -> dict[str, Any]:
+def markers(look: style.Look, colour: style.Colour, line: style.Line | None = None) -> dict[str, Any]:
     """Return the settings of a line's markers: filled with a thin white edge, or hollow."""
     filled = line is None or line.filled
     return {

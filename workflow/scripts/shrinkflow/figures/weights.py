@@ -26,9 +26,7 @@ def weights(results: pd.DataFrame, summary: pd.DataFrame) -> Figure:
 
     Raises `UserError` where no (data set, model) pair has two sets of weights or more.
     """
-    pairs = [
-        pair for _, pair in summary.groupby(curves.PAIR, sort=True) if pair["weights"].nunique() > 1
-    ]
+    pairs = [pair for _, pair in summary.groupby(curves.PAIR, sort=True) if pair["weights"].nunique() > 1]
     if not pairs:
         raise UserError(
             "the figure 'weights' compares initial weights, and every pair of the study has only "

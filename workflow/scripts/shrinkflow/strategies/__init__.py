@@ -37,9 +37,7 @@ class Score:
     def parameters(self) -> dict[str, Any]:
         """Return {parameter: default} of what a study may set."""
         signature = inspect.signature(self.function)
-        return {
-            p.name: p.default for p in signature.parameters.values() if p.kind == p.KEYWORD_ONLY
-        }
+        return {p.name: p.default for p in signature.parameters.values() if p.kind == p.KEYWORD_ONLY}
 
 
 @dataclass(frozen=True)
@@ -91,8 +89,7 @@ def combine(name: str, score_name: str, scope: str, parameters: Mapping[str, Any
         wanted = type(defaults[key])
         if type(value) is not wanted and not (wanted is float and type(value) is int):
             raise UserError(
-                f"parameter '{key}' of score '{score_name}' must be of type {wanted.__name__}, "
-                f"not {value!r}"
+                f"parameter '{key}' of score '{score_name}' must be of type {wanted.__name__}, not {value!r}"
             )
     return Strategy(name, score_name, scope, {**defaults, **parameters})
 

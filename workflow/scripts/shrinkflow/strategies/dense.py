@@ -10,8 +10,6 @@ from shrinkflow.prunable import prunable
 
 
 @strategies.score("none", source="control", strategies={strategies.CONTROL: "global"})
-def none(
-    model: nn.Module, data: strategies.Data, generator: torch.Generator
-) -> dict[str, torch.Tensor]:
+def none(model: nn.Module, data: strategies.Data, generator: torch.Generator) -> dict[str, torch.Tensor]:
     """Score every weight 0."""
     return {name: torch.zeros_like(weight) for name, weight in prunable(model).items()}

@@ -14,8 +14,6 @@ from shrinkflow.prunable import prunable
     source="Janowsky 1989; Han et al. 2015",
     strategies={"global-magnitude": "global", "layerwise-magnitude": "layer"},
 )
-def magnitude(
-    model: nn.Module, data: strategies.Data, generator: torch.Generator
-) -> dict[str, torch.Tensor]:
+def magnitude(model: nn.Module, data: strategies.Data, generator: torch.Generator) -> dict[str, torch.Tensor]:
     """Score each weight by |w|."""
     return {name: weight.detach().abs() for name, weight in prunable(model).items()}

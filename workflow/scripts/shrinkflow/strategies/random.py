@@ -10,11 +10,6 @@ from shrinkflow.prunable import prunable
 
 
 @strategies.score("random", source="control", strategies={"random": "global"})
-def random(
-    model: nn.Module, data: strategies.Data, generator: torch.Generator
-) -> dict[str, torch.Tensor]:
+def random(model: nn.Module, data: strategies.Data, generator: torch.Generator) -> dict[str, torch.Tensor]:
     """Score each weight by one independent uniform draw from [0, 1)."""
-    return {
-        name: torch.rand(weight.shape, generator=generator)
-        for name, weight in prunable(model).items()
-    }
+    return {name: torch.rand(weight.shape, generator=generator) for name, weight in prunable(model).items()}
