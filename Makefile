@@ -6,7 +6,7 @@ STUDY ?=
 CONFIG := $(if $(STUDY),--configfile config/studies/$(STUDY).yaml)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup run test test-fast lint format docs bench pins clean
+.PHONY: help setup run test test-fast lint format docs bench docs pins
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -44,6 +44,9 @@ format: setup  ## put code into the project's form
 
 bench: setup  ## time the training engine against a plain PyTorch loop
 	python benchmarks/engine.py
+
+docs: setup  ## make the table of keys in config/README.md anew
+	python docs/keys.py
 
 pins: setup  ## make requirements.txt anew from the ranges in pyproject.toml
 	uv pip compile pyproject.toml --group dev --universal --fork-strategy fewest --python-version 3.11 \

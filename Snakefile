@@ -14,6 +14,16 @@ if not workflow.overwrite_configfiles:
 include: "workflow/rules/common.smk"
 
 
+wildcard_constraints:
+    dataset=names(pair.dataset for pair in STUDY.pairs),
+    model=names(pair.model for pair in STUDY.pairs),
+    weights=names(weights for pair in STUDY.pairs for weights in pair.weights),
+    strategy=names(cell.strategy for cell in CELLS),
+    ratio=names(study.ratio_text(cell.ratio) for cell in CELLS),
+    seed=names(STUDY.seeds),
+    figure=names(STUDY.figures()),
+
+
 rule all:
     """Everything: tables and figures of the study"""
     default_target: True
@@ -31,4 +41,8 @@ include: "workflow/rules/figures.smk"
 
 
 onsuccess:
-    print(f"tables:  {RESULTS}/tables\nfigures: {RESULTS}/figures", *collapses(), sep="\n")
+    print(
+        f"tables:  {RESULTS}/tables\nfigures: {RESULTS}/figures",
+        *collapses(),
+        sep="\n",
+    )

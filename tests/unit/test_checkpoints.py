@@ -358,6 +358,13 @@ def test_tensors_that_are_no_plain_numbers_are_refused(tmp_path: Path, odd: torc
     sentence(error, path)
 
 
+def test_a_complex_batch_counter_is_refused(tmp_path: Path) -> None:
+    counter = torch.tensor(1, dtype=torch.complex64)
+    torch.save(digitsnet().state_dict() | {"features.1.num_batches_tracked": counter}, tmp_path / "w.pt")
+    with pytest.raises(UserError, match=r"num_batches_tracked \(torch.complex64\)"):
+        read(tmp_path / "w.pt")
+
+
 def test_a_prefix_on_some_names_only_is_not_removed(tmp_path: Path) -> None:
     state = dict(digitsnet().state_dict())
     state["module.classifier.bias"] = state.pop("classifier.bias")
@@ -432,12 +439,13 @@ def test_code_in_a_file_does_not_run_and_no_warning_is_shown(
     state = digitsnet().state_dict()
     HOSTILE[writer]({"state_dict": state, "extra": Hostile(canary)}, path)
     with (
-        warnings.catch_warnings(action="error"),
+        warnings.catch_warnings(record=True, action="always") as shown,
         pytest.raises(UserError, match=r"refused|not a whole PyTorch file") as error,
     ):
         read(path)
     assert "weights_only" not in sentence(error, path)
     assert not canary.exists()
+    assert shown == []
 
 
 def test_the_hostile_file_would_do_harm(tmp_path: Path) -> None:

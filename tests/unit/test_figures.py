@@ -7,7 +7,6 @@ import sys
 import warnings
 from itertools import pairwise
 
-import fake_results
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -20,6 +19,7 @@ import draw
 from shrinkflow import files, fingerprint, tables
 from shrinkflow.errors import UserError
 from shrinkflow.figures import FIGURES, curves, speedup, style
+from tests.unit import fake_results
 
 STUDIES = {
     "one facet": {},
@@ -237,11 +237,11 @@ class TestStyle:
     def test_the_users_settings_do_not_count(self, tmp_path):
         study = fake_results.study(strategies=["random"], ratios=(2.0, 4.0))
         written = []
-        for size in (10, 30):
-            with matplotlib.rc_context({"font.size": size, "lines.linewidth": size}):
+        for pad in (1, 30):
+            with matplotlib.rc_context({"axes.titlepad": pad, "font.size": pad}):
                 figure = FIGURES["compression"](*study)
                 style.save(figure, tmp_path / "a.svg", tmp_path / "a.png", {"Title": "t"})
-                assert matplotlib.rcParams["font.size"] == size
+                assert matplotlib.rcParams["axes.titlepad"] == pad
             written.append([(tmp_path / name).read_bytes() for name in ("a.svg", "a.png")])
         assert written[0] == written[1]
 

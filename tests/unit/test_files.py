@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import stat
 import subprocess
 import sys
 
@@ -36,6 +38,10 @@ def test_tensors_and_metadata_come_back(tmp_path):
     assert metadata == {"n": 1, "list": ["z", "a"]}
     assert (found["b"] == arrays["b"]).all()
     assert found["a"] == 3
+    assert found["a"].shape == ()
+    mask = os.umask(0)
+    os.umask(mask)
+    assert stat.S_IMODE((tmp_path / "x.safetensors").stat().st_mode) == 0o666 & ~mask
 
 
 def test_tensor_files_have_the_same_bytes_in_every_process(tmp_path):

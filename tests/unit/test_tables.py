@@ -8,7 +8,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import fake_results
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,6 +17,7 @@ from hypothesis import strategies as st
 import collect
 from shrinkflow import files, tables
 from shrinkflow.errors import UserError
+from tests.unit import fake_results
 
 SCRIPTS = Path(collect.__file__).parent
 

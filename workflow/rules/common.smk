@@ -1,7 +1,6 @@
 # Names of files and lists of cells; no rules. What a study is, and whether it can work, is decided in
 # workflow/scripts/shrinkflow/study.py.
 import json
-import os
 import re
 import shlex
 import sys
@@ -9,10 +8,8 @@ from pathlib import Path
 
 SCRIPTS = str(Path(workflow.basedir) / "workflow" / "scripts")
 sys.path.insert(0, SCRIPTS)
-# Jobs outside conda use the Python that runs Snakemake.
-os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
-from shrinkflow import fingerprint, progress, recipe, study
+from shrinkflow import fingerprint, recipe, session, study
 from shrinkflow.data import SOURCES
 from shrinkflow.data.members import folder_digest
 from shrinkflow.errors import UserError
@@ -26,8 +23,9 @@ except UserError as error:
     sys.exit(f"error: {error}")
 
 CELLS = STUDY.cells()
+session.use_this_python()
 if workflow.is_main_process:
-    progress.watch(len(CELLS))
+    session.watch(len(CELLS))
 
 RESULTS = f"results/{STUDY.name}"
 LOGS = f"{RESULTS}/logs"
@@ -44,10 +42,9 @@ CELL = f"{RESULTS}/cells/{POINT}"
 CURVES = f"{RESULTS}/curves/{CURVE}.csv"
 # The number of threads is the study's, never Snakemake's: results depend on it.
 COMPUTING = f"--threads {STUDY.threads} --device {STUDY.device}"
+DRAWING = f"{RESULTS}/figures/{{figure}}"
 TABLES = [f"{RESULTS}/tables/{table}.csv" for table in ("results", "summary")]
-FIGURES = [
-    f"{RESULTS}/figures/{figure}.{form}" for figure in STUDY.figures() for form in ("svg", "png")
-]
+FIGURES = [f"{RESULTS}/figures/{figure}.{form}" for figure in STUDY.figures() for form in ("svg", "png")]
 
 
 def names(values):
@@ -55,20 +52,15 @@ def names(values):
     return "|".join(re.escape(str(value)) for value in sorted(set(values))) or "(?!)"
 
 
-wildcard_constraints:
-    dataset=names(pair.dataset for pair in STUDY.pairs),
-    model=names(pair.model for pair in STUDY.pairs),
-    weights=names(weights for pair in STUDY.pairs for weights in pair.weights),
-    strategy=names(cell.strategy for cell in CELLS),
-    ratio=names(study.ratio_text(cell.ratio) for cell in CELLS),
-    seed=names(STUDY.seeds),
-    figure=names(STUDY.figures()),
-
-
 def code(program, *plugins):
     """What a job computes with: fingerprint of its code, pinned versions of its packages."""
     files = (f"{SCRIPTS}/{program}", *plugins)
     return f"{fingerprint.fingerprint(*files)} {json.dumps(fingerprint.packages(*files))}"
+
+
+def program(name):
+    """Where a program lies: no parameter of a job, and not remembered, being derived from its output."""
+    return lambda wildcards, output: f"{SCRIPTS}/{name}"
 
 
 def path(pattern, cell, **more):
@@ -123,3 +115,69 @@ def collapses():
         f"{len(cells)} cell(s); see collapsed_layers in the tables"
         for (strategy, ratio), cells in lost.items()
     ]
+
+
+def fetches():
+    """What to fetch for each raw file of the study, by (folder, file)."""
+    found = {
+        (name if raw.path else dataset.source, raw.file.name): raw
+        for name, dataset in STUDY.datasets.items()
+        for raw in dataset.raw
+    }
+    weights = [entry.raw for entry in STUDY.weights.values() if entry.raw]
+    return found | {("weights", raw.file.name): raw for raw in weights}
+
+
+FETCHES = fetches()
+
+
+def raw_files(wildcards):
+    wanted = STUDY.datasets[wildcards.dataset].raw
+    return [RAW.format(folder=key[0], file=key[1]) for key, raw in FETCHES.items() if raw in wanted]
+
+
+def pictures(wildcards):
+    """The content of a folder of pictures, a parameter because no job makes it."""
+    folder = STUDY.datasets[wildcards.dataset].folder
+    return folder_digest(folder) if folder else ""
+
+
+def import_options(wildcards):
+    weights = STUDY.weights[wildcards.weights]
+    dataset = STUDY.datasets[wildcards.dataset]
+    words = ["--model", wildcards.model, "--weights", wildcards.weights]
+    words += ["--shape", *dataset.shape, "--classes", dataset.classes]
+    words += ["--mean", *weights.mean, "--std", *weights.std]
+    return shlex.join(map(str, words))
+
+
+def score_options(wildcards):
+    strategy = STUDY.strategy(wildcards.strategy)
+    words = ["--score", strategy.score]
+    for name, value in sorted(strategy.parameters.items()):
+        words += ["--parameter", f"{name}={json.dumps(value)}"]
+    return shlex.join(words)
+
+
+def score_code(wildcards):
+    score = STUDY.strategy(wildcards.strategy).score
+    return code("score.py", SCORES.file(score), MODELS.file(wildcards.model))
+
+
+def prune_options(wildcards, input):
+    return shlex.join(["--previous", input.previous]) if input.previous else ""
+
+
+def curves():
+    """The cells of each curve: of one data set, model, weights and strategy."""
+    found = {}
+    for cell in CELLS:
+        found.setdefault(CURVE.format(**vars(cell)), []).append(cell)
+    return found
+
+
+CELLS_OF = curves()
+
+
+def curve_metrics(wildcards):
+    return [path(f"{CELL}/metrics.json", cell) for cell in CELLS_OF[CURVE.format(**wildcards)]]

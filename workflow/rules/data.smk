@@ -1,31 +1,6 @@
 # raw archive -> data set
 
 
-def fetches():
-    """What to fetch for each raw file of the study, by (folder, file)."""
-    found = {
-        (name if raw.path else dataset.source, raw.file.name): raw
-        for name, dataset in STUDY.datasets.items()
-        for raw in dataset.raw
-    }
-    weights = [entry.raw for entry in STUDY.weights.values() if entry.raw]
-    return found | {("weights", raw.file.name): raw for raw in weights}
-
-
-FETCHES = fetches()
-
-
-def raw_files(wildcards):
-    wanted = STUDY.datasets[wildcards.dataset].raw
-    return [RAW.format(folder=key[0], file=key[1]) for key, raw in FETCHES.items() if raw in wanted]
-
-
-def pictures(wildcards):
-    """A folder of pictures, which no rule makes: its content is a parameter."""
-    folder = STUDY.datasets[wildcards.dataset].folder
-    return folder_digest(folder) if folder else ""
-
-
 rule datasets:
     """Every data set of the study, processed"""
     input:
@@ -37,24 +12,25 @@ rule fetch:
     output:
         file=RAW,
         record=RAW + SUFFIX,
+    log:
+        f"{LOGS}/fetch/{{folder}}/{{file}}.log",
+    benchmark:
+        f"{TIMES}/fetch/{{folder}}/{{file}}.tsv"
     wildcard_constraints:
         folder=names(folder for folder, _ in FETCHES),
         file=names(file for _, file in FETCHES),
+    retries: 3
+    conda:
+        "../../environment.yml"
     params:
+        program=program("fetch.py"),
         code=code("fetch.py"),
         checksum=lambda wildcards: FETCHES[wildcards.folder, wildcards.file].file.checksum,
         # Where a file comes from is no part of what it is; Snakemake leaves out of its memory what is
         # derived from the output.
         places=lambda wildcards, output: FETCHES[wildcards.folder, wildcards.file].flags(),
-    log:
-        f"{LOGS}/fetch/{{folder}}/{{file}}.log",
-    benchmark:
-        f"{TIMES}/fetch/{{folder}}/{{file}}.tsv"
-    conda:
-        "../../environment.yml"
-    retries: 3
     shell:
-        "python {SCRIPTS:q}/fetch.py {params.places} --out {output.file:q} > {log:q} 2>&1"
+        "python {params.program:q} {params.places} --out {output.file:q} > {log:q} 2>&1"
 
 
 rule prepare:
@@ -64,10 +40,15 @@ rule prepare:
     output:
         dataset=DATASET,
         record=DATASET + SUFFIX,
+    log:
+        f"{LOGS}/prepare/{{dataset}}.log",
+    benchmark:
+        f"{TIMES}/prepare/{{dataset}}.tsv"
+    conda:
+        "../../environment.yml"
     params:
-        code=lambda wildcards: code(
-            "prepare.py", SOURCES.file(STUDY.datasets[wildcards.dataset].source)
-        ),
+        program=program("prepare.py"),
+        code=lambda wildcards: code("prepare.py", SOURCES.file(STUDY.datasets[wildcards.dataset].source)),
         options=lambda wildcards: STUDY.datasets[wildcards.dataset].flags,
         pictures=pictures,
         origin=lambda wildcards, input: (
@@ -75,12 +56,6 @@ rule prepare:
             if input.raw
             else shlex.join(["--folder", STUDY.datasets[wildcards.dataset].folder])
         ),
-    log:
-        f"{LOGS}/prepare/{{dataset}}.log",
-    benchmark:
-        f"{TIMES}/prepare/{{dataset}}.tsv"
-    conda:
-        "../../environment.yml"
     shell:
-        "python {SCRIPTS:q}/prepare.py {params.options} {params.origin}"
+        "python {params.program:q} {params.options} {params.origin}"
         " --out {output.dataset:q} > {log:q} 2>&1"

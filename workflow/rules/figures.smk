@@ -1,5 +1,4 @@
 # tables -> figures
-DRAWING = f"{RESULTS}/figures/{{figure}}"
 
 
 rule figures:
@@ -17,16 +16,15 @@ rule draw:
         svg=report(f"{DRAWING}.svg", caption="../report/{figure}.rst", category="Figures"),
         png=f"{DRAWING}.png",
         records=[f"{DRAWING}.{form}{SUFFIX}" for form in ("svg", "png")],
-    params:
-        code=lambda wildcards: code(
-            "draw.py", f"{SCRIPTS}/shrinkflow/figures/{wildcards.figure}.py"
-        ),
     log:
         f"{LOGS}/draw/{{figure}}.log",
     benchmark:
         f"{TIMES}/draw/{{figure}}.tsv"
     conda:
         "../../environment.yml"
+    params:
+        program=program("draw.py"),
+        code=lambda wildcards: code("draw.py", f"{SCRIPTS}/shrinkflow/figures/{wildcards.figure}.py"),
     shell:
-        "python {SCRIPTS:q}/draw.py --figure {wildcards.figure} --results {input.results:q}"
+        "python {params.program:q} --figure {wildcards.figure} --results {input.results:q}"
         " --summary {input.summary:q} --svg {output.svg:q} --png {output.png:q} > {log:q} 2>&1"

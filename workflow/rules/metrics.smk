@@ -1,15 +1,6 @@
 # finetuned -> metrics -> tables
 
 
-def curve_metrics(wildcards):
-    """The metrics of every cell of a curve."""
-    return [
-        path(f"{CELL}/metrics.json", cell)
-        for cell in CELLS
-        if CURVE.format(**vars(cell)) == CURVE.format(**wildcards)
-    ]
-
-
 rule metrics:
     """The measures of every cell"""
     input:
@@ -26,19 +17,20 @@ rule measure:
     output:
         metrics=f"{CELL}/metrics.json",
         record=f"{CELL}/metrics.json{SUFFIX}",
-    params:
-        code=lambda wildcards: code("measure.py", MODELS.file(wildcards.model)),
-        computing=COMPUTING,
     log:
         f"{LOGS}/measure/{POINT}.log",
     benchmark:
         f"{TIMES}/measure/{POINT}.tsv"
+    priority: 3
     conda:
         "../../environment.yml"
     threads: STUDY.threads
-    priority: 3
+    params:
+        program=program("measure.py"),
+        code=lambda wildcards: code("measure.py", MODELS.file(wildcards.model)),
+        computing=COMPUTING,
     shell:
-        "python {SCRIPTS:q}/measure.py --dataset {input.dataset:q} --checkpoint {input.checkpoint:q}"
+        "python {params.program:q} --dataset {input.dataset:q} --checkpoint {input.checkpoint:q}"
         " --mask {input.mask:q} --history {input.history:q} {params.computing}"
         " --cell {wildcards.dataset:q} {wildcards.model:q} {wildcards.weights:q}"
         " {wildcards.strategy:q} {wildcards.ratio} {wildcards.seed}"
@@ -58,20 +50,20 @@ rule collect:
     output:
         curve=CURVES,
         record=CURVES + SUFFIX,
-    params:
-        code=code("collect.py"),
     log:
         f"{LOGS}/collect/{CURVE}.log",
     benchmark:
         f"{TIMES}/collect/{CURVE}.tsv"
     conda:
         "../../environment.yml"
+    params:
+        program=program("collect.py"),
+        code=code("collect.py"),
     shell:
-        "python {SCRIPTS:q}/collect.py --metrics {input.metrics:q} --out {output.curve:q}"
-        " > {log:q} 2>&1"
+        "python {params.program:q} --metrics {input.metrics:q} --out {output.curve:q}" " > {log:q} 2>&1"
 
 
-rule tabulate:
+rule summarise:
     """The tables: a row per cell, and a row per strategy and ratio"""
     input:
         curves=sorted({path(CURVES, cell) for cell in CELLS}),
@@ -79,14 +71,15 @@ rule tabulate:
         results=f"{RESULTS}/tables/results.csv",
         summary=f"{RESULTS}/tables/summary.csv",
         records=[f"{table}{SUFFIX}" for table in TABLES],
-    params:
-        code=code("tabulate.py"),
     log:
-        f"{LOGS}/tabulate.log",
+        f"{LOGS}/summarise.log",
     benchmark:
-        f"{TIMES}/tabulate.tsv"
+        f"{TIMES}/summarise.tsv"
     conda:
         "../../environment.yml"
+    params:
+        program=program("summarise.py"),
+        code=code("summarise.py"),
     shell:
-        "python {SCRIPTS:q}/tabulate.py --curves {input.curves:q} --results {output.results:q}"
+        "python {params.program:q} --curves {input.curves:q} --results {output.results:q}"
         " --summary {output.summary:q} > {log:q} 2>&1"

@@ -1,15 +1,6 @@
 # data set -> pretrained: trained here, or read from a file
 
 
-def import_options(wildcards):
-    weights = STUDY.weights[wildcards.weights]
-    dataset = STUDY.datasets[wildcards.dataset]
-    words = ["--model", wildcards.model, "--weights", wildcards.weights]
-    words += ["--shape", *dataset.shape, "--classes", dataset.classes]
-    words += ["--mean", *weights.mean, "--std", *weights.std]
-    return shlex.join(map(str, words))
-
-
 rule pretrained:
     """All initial weights, trained or read"""
     input:
@@ -27,24 +18,23 @@ rule pretrain:
             f"{PRETRAINED}/checkpoint.safetensors{SUFFIX}",
             f"{PRETRAINED}/history.csv{SUFFIX}",
         ],
-    wildcard_constraints:
-        weights=names(name for name, entry in STUDY.weights.items() if entry.recipe),
-    params:
-        code=lambda wildcards: code("pretrain.py", MODELS.file(wildcards.model)),
-        computing=COMPUTING,
-        recipe=lambda wildcards: recipe.to_flags(
-            STUDY.recipes[STUDY.weights[wildcards.weights].recipe]
-        ),
-        seed=lambda wildcards: STUDY.weights[wildcards.weights].seed,
     log:
         f"{LOGS}/pretrain/{NETWORK}.log",
     benchmark:
         f"{TIMES}/pretrain/{NETWORK}.tsv"
+    wildcard_constraints:
+        weights=names(name for name, entry in STUDY.weights.items() if entry.recipe),
     conda:
         "../../environment.yml"
     threads: STUDY.threads
+    params:
+        program=program("pretrain.py"),
+        code=lambda wildcards: code("pretrain.py", MODELS.file(wildcards.model)),
+        computing=COMPUTING,
+        recipe=lambda wildcards: recipe.to_flags(STUDY.recipes[STUDY.weights[wildcards.weights].recipe]),
+        seed=lambda wildcards: STUDY.weights[wildcards.weights].seed,
     shell:
-        "python {SCRIPTS:q}/pretrain.py --dataset {input.dataset:q} --model {wildcards.model:q}"
+        "python {params.program:q} --dataset {input.dataset:q} --model {wildcards.model:q}"
         " --seed {params.seed} {params.recipe} {params.computing}"
         " --checkpoint {output.checkpoint:q} --history {output.history:q}"
         " --label {wildcards.dataset:q}/{wildcards.model:q}/{wildcards.weights:q} > {log:q} 2>&1"
@@ -59,17 +49,18 @@ rule import_weights:
     output:
         checkpoint=f"{PRETRAINED}/checkpoint.safetensors",
         record=f"{PRETRAINED}/checkpoint.safetensors{SUFFIX}",
-    wildcard_constraints:
-        weights=names(name for name, entry in STUDY.weights.items() if entry.raw),
-    params:
-        code=lambda wildcards: code("import_weights.py", MODELS.file(wildcards.model)),
-        options=import_options,
     log:
         f"{LOGS}/import_weights/{NETWORK}.log",
     benchmark:
         f"{TIMES}/import_weights/{NETWORK}.tsv"
+    wildcard_constraints:
+        weights=names(name for name, entry in STUDY.weights.items() if entry.raw),
     conda:
         "../../environment.yml"
+    params:
+        program=program("import_weights.py"),
+        code=lambda wildcards: code("import_weights.py", MODELS.file(wildcards.model)),
+        options=import_options,
     shell:
-        "python {SCRIPTS:q}/import_weights.py --file {input.file:q} {params.options}"
+        "python {params.program:q} --file {input.file:q} {params.options}"
         " --out {output.checkpoint:q} > {log:q} 2>&1"

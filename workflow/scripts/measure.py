@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
+from math import isfinite
 
 from shrinkflow import (
     arguments,
@@ -29,7 +30,7 @@ def parse() -> argparse.Namespace:
     parser = arguments.parser(
         __doc__,
         "python workflow/scripts/measure.py --dataset digits.safetensors --checkpoint checkpoint.safetensors "
-        "--mask mask.safetensors --history history.csv --cell digits digitsnet A random 4 1 --out metrics.json",
+        "--mask mask.safetensors --history history.csv --cell digits digitsnet A random 4 1 --out m.json",
     )
     parser.add_argument("--dataset", required=True, metavar="FILE", help="processed data set")
     parser.add_argument("--checkpoint", required=True, metavar="FILE", help="finetuned checkpoint")
@@ -89,7 +90,8 @@ def main() -> None:
             args.out,
             {
                 "cell": cell | {"ratio": float(cell["ratio"]), "seed": int(cell["seed"])},
-                "metrics": metrics,
+                # JSON knows no infinity: of a network with no weight left, the ratio is not told.
+                "metrics": {name: value if isfinite(value) else None for name, value in metrics.items()},
                 "layers": [asdict(layer) for layer in counts.layers],
             },
         )

@@ -48,7 +48,7 @@ def main() -> None:
         job.device = training.device_name(device)
         dataset = datasets.read(args.dataset)
         network = models.build(args.model, dataset.shape, len(dataset.classes), args.seed)
-        described = checkpoints.describe(
+        described = checkpoints.metadata(
             args.model, dataset.shape, len(dataset.classes), dataset.mean, dataset.std
         )
         trained = training.fit(network, dataset, described, chosen, args.seed, device, args.label)

@@ -209,7 +209,7 @@ def _fill(
     # One tensor for all names of a shared parameter, so that it stays shared.
     ties: dict[nn.Parameter, nn.Parameter] = {}
     for key, target in model.named_parameters(remove_duplicate=False):
-        state[key] = ties.setdefault(target, nn.Parameter(state[key], target.requires_grad))
+        state[key] = ties.setdefault(target, nn.Parameter(state[key]))
     model.load_state_dict(state, assign=True)
 
 

@@ -34,9 +34,17 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield part
         with open(part, "rb+") as stream:
             os.fsync(stream.fileno())
+        # Some savers give their files mode 0600: others on the machine may read results, as the umask says.
+        part.chmod(0o666 & ~_umask())
         part.replace(final)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -63,7 +71,7 @@ def write_tensors(
 ) -> None:
     """Write named arrays and a JSON-able metadata mapping as one safetensors file, atomically."""
     text = json.dumps(metadata, sort_keys=True, allow_nan=False)
-    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     with atomic(path) as part:
         safetensors.numpy.save_file(arrays, part, metadata={_METADATA: text})
 

@@ -191,7 +191,8 @@ def _faults(values: Mapping[str, Any]) -> Iterator[str]:
     for name, entry in values["recipes"].items():
         yield from _recipe_faults(f"recipes.{name}", entry)
     if values["finetune"] not in values["recipes"]:
-        yield f"'finetune': unknown recipe '{values['finetune']}'{nearest(values['finetune'], values['recipes'])}"
+        hint = nearest(values["finetune"], values["recipes"])
+        yield f"'finetune': unknown recipe '{values['finetune']}'{hint}"
     yield from _strategy_faults(values["strategies"])
     seen = set()
     for index, pair in enumerate(values["pairs"]):

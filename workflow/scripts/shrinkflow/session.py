@@ -1,8 +1,9 @@
-"""Progress of a run for a person at a terminal: cells done, and how long the rest will take."""
+"""What the process of Snakemake itself needs: the right Python for jobs, progress for people."""
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from typing import Any
@@ -46,6 +47,12 @@ class CellProgress(logging.Handler):
         if left and self._began is not None:
             text += f", about {duration(left * (now - self._began) / self._finished)} left"
         return text
+
+
+def use_this_python() -> None:
+    """Let `python` in the commands of jobs be the Python that runs Snakemake; conda puts its own first."""
+    folder = os.path.dirname(sys.executable)
+    os.environ["PATH"] = os.pathsep.join([folder, os.environ.get("PATH", os.defpath)])
 
 
 def watch(cells: int) -> None:

@@ -1,0 +1,116 @@
+"""A study that cannot work is refused in plain words, before anything is made."""
+
+from __future__ import annotations
+
+import copy as copying
+
+import pytest
+import yaml
+
+from tests.workflow.conftest import TINY, Project
+
+pytestmark = pytest.mark.slow
+
+
+def refused(project: Project, *arguments: str) -> str:
+    done = project.snakemake("--cores", "1", *arguments)
+    text = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "Traceback" not in text
+    assert not (project.folder / "results").exists()
+    assert not (project.folder / "data").exists()
+    return text
+
+
+def test_faults_are_told_by_snakemake_itself_and_nothing_is_made(tmp_path):
+    study = copying.deepcopy(TINY)
+    study["finetun"] = study.pop("finetune")
+    study["seeds"] = [1.5]
+    text = refused(Project(tmp_path, study))
+    assert "error: study.yaml: unknown key 'finetun'; did you mean 'finetune'?" in text
+    assert "error: study.yaml: 'seeds[0]' must be an integer, not 1.5" in text
+
+
+def test_a_ratio_beyond_the_model_is_refused_before_anything_trains(tmp_path):
+    text = refused(Project(tmp_path, {**copying.deepcopy(TINY), "ratios": [2, 100]}))
+    assert "compression ratio 100 is impossible for 'digitsnet' on 'digits'" in text
+    assert "choose a ratio from 1 to 54.1" in text
+
+
+def test_the_default_study_does_not_leak_into_another(tmp_path):
+    study = copying.deepcopy(TINY)
+    del study["seeds"]
+    assert "the key 'seeds' is missing" in refused(Project(tmp_path, study))
+
+
+def test_yaml_that_is_none(tmp_path):
+    project = Project(tmp_path)
+    (tmp_path / "study.yaml").write_text("study: [unclosed\n")
+    done = project.snakemake("--cores", "1")
+    assert done.returncode != 0
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_diverging_cell_fails_with_its_name_and_the_others_go_on(tmp_path):
+    study = copying.deepcopy(TINY)
+    study["weights"] = {"A": study["weights"]["B"]}
+    study["recipes"]["wild"] = {"optimizer": "sgd", "lr": 1.0e30, "epochs": 2}
+    study["finetune"] = "wild"
+    study["strategies"] = ["random", "global-magnitude"]
+    project = Project(tmp_path, study)
+    done = project.snakemake("--cores", "2")
+    text = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "error: digits/digitsnet/A/random/ratio4/seed1: training diverged in epoch 1" in text
+    assert "lower 'lr' (1e+30) of its recipe" in text
+    assert not list(tmp_path.rglob("metrics.json"))
+    assert not list(tmp_path.rglob(".part.*"))
+    # What was good is still there.
+    assert len(list(tmp_path.glob("results/tiny/cells/**/mask.safetensors"))) == 3
+
+
+def test_a_folder_of_pictures_with_a_broken_one(tmp_path):
+    pictures = tmp_path / "pictures"
+    for name in ("cat", "dog"):
+        (pictures / name).mkdir(parents=True)
+        for index in range(12):
+            write_png(pictures / name / f"{index}.png", 10 * index)
+    (pictures / "dog" / "3.png").write_bytes(b"not a picture")
+    study = copying.deepcopy(TINY)
+    study["datasets"] = {
+        "pets": {"source": "imagefolder", "folder": "pictures", "shape": [1, 8, 8], "classes": 2}
+    }
+    study["pairs"][0]["dataset"] = "pets"
+    project = Project(tmp_path / "project", study)
+    (tmp_path / "pictures").rename(project.folder / "pictures")
+    done = project.snakemake("--cores", "2", "datasets")
+    assert done.returncode != 0
+    assert "3.png" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    write_png(project.folder / "pictures" / "dog" / "3.png", 9)
+    project.run("--cores", "2", "datasets")
+    assert project.stale("datasets") == []
+    write_png(project.folder / "pictures" / "dog" / "3.png", 200)
+    assert [job.rule for job in project.stale("datasets")] == ["prepare", "datasets"]
+
+
+def write_png(path, value: int) -> None:
+    from PIL import Image
+
+    Image.new("L", (8, 8), value).save(path)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "digits-ab"])
+def test_shipped_studies_plan_their_jobs(tmp_path, name):
+    project = Project(tmp_path)
+    done = project.snakemake(
+        "--dry-run", "--cores", "2", "--configfile", f"config/studies/{name}.yaml", config=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    study = yaml.safe_load((tmp_path / f"config/studies/{name}.yaml").read_text())
+    per_weights = len(study["seeds"]) * (1 + len(study["strategies"]) * (len(study["ratios"]) - 1))
+    cells = len(study["pairs"]) * len(study["weights"]) * per_weights
+    assert (
+        f"finetune  {cells}" in " ".join(done.stdout.replace("  ", " ").split("\n"))
+        or str(cells) in done.stdout
+    )

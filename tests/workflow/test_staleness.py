@@ -1,0 +1,165 @@
+"""Nothing stale is called current, nothing current is done again: content decides."""
+
+from __future__ import annotations
+
+import copy as copying
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.workflow.conftest import TINY, Project
+
+pytestmark = pytest.mark.slow
+
+LIBRARY = Path("workflow/scripts/shrinkflow")
+
+
+def edit(project: Project, file: Path | str, old: str, new: str) -> None:
+    path = project.folder / file
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    later = time.time() + 60
+    os.utime(path, (later, later))
+
+
+def test_editing_a_score_makes_exactly_its_cells_stale(copy):
+    edit(copy, LIBRARY / "strategies/gradient.py", "/ seen).abs()", "/ seen).square()")
+    jobs = copy.stale()
+    of_a_cell = [job for job in jobs if job.wildcards and job.rule != "draw"]
+    assert all("strategy=global-gradient-magnitude" in job.wildcards for job in of_a_cell)
+    assert copy.counts() == {
+        **{"score": 2, "prune": 2, "finetune": 2, "measure": 2, "collect": 2},
+        **{"summarise": 1, "draw": 3},
+    }
+
+
+def test_comments_docstrings_layout_and_file_times_make_nothing_stale(copy):
+    edit(
+        copy,
+        LIBRARY / "strategies/gradient.py",
+        "    weights = prunable",
+        "    # Why.\n    weights = prunable",
+    )
+    edit(copy, LIBRARY / "training.py", "The training engine", "The engine of training")
+    edit(
+        copy,
+        LIBRARY / "selection.py",
+        "count = round(fraction * flat.size)",
+        "count = round( fraction*flat.size )",
+    )
+    assert copy.stale() == []
+    now = time.time() + 600
+    for index, path in enumerate(sorted(copy.folder.rglob("*"))):
+        if ".snakemake" not in path.parts:
+            # Newest first, so that every input is newer than what was made of it.
+            os.utime(path, (now - index, now - index))
+    assert copy.stale() == []
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "first"),
+    [
+        ("training.py", "history = [Epoch(0, 0.0", "history = [Epoch(0, 1.0", {"pretrain": 2, "finetune": 8}),
+        ("selection.py", "round(fraction * flat.size)", "int(fraction * flat.size)", {"prune": 8, "pretrain": 0}),
+        ("measures.py", "top1 / examples", "top1 / (examples + 1)", {"measure": 8, "pretrain": 2}),
+        ("tables.py", "import math", "import math\nimport statistics", {"summarise": 1, "measure": 0}),
+        ("figures/speedup.py", "speedup", "compression", {"draw": 1, "summarise": 0}),
+        ("models/vgg.py", "0.5", "0.4", {}),
+    ],
+)  # fmt: skip
+def test_editing_code_makes_stale_what_uses_it(copy, file, old, new, first):
+    edit(copy, LIBRARY / file, old, new)
+    counts = copy.counts()
+    assert {rule: counts[rule] for rule in first} == first
+    assert first or not counts
+
+
+def changed(**changes) -> dict:
+    study = copying.deepcopy(TINY)
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        place = study
+        for part in parents:
+            place = place[part]
+        place[last] = value
+    return study
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        # A new ratio, seed or strategy: only its cells.
+        (
+            {"ratios": [1, 4, 8]},
+            {"prune": 6, "finetune": 6, "measure": 6, "collect": 6, "summarise": 1, "draw": 3},
+        ),
+        (
+            {"strategies": [*TINY["strategies"], "layerwise-magnitude"]},
+            {"score": 2, "prune": 2, "finetune": 2, "measure": 2, "collect": 2, "summarise": 1, "draw": 3},
+        ),
+        # Another recipe for finetuning, which weights B are trained by too.
+        ({"recipes__long__lr": 0.002}, {"pretrain": 1, "score": 4, "finetune": 4, "measure": 4}),
+        ({"weights__A__seed": 7}, {"pretrain": 1, "finetune": 4}),
+        # Two numbers that change places are a change (Snakemake remembers values without their names).
+        (
+            {"recipes__long__momentum": 0.5, "recipes__long__weight_decay": 0.5},
+            {"pretrain": 1, "finetune": 4},
+        ),
+        ({"datasets__digits__split_seed": 1}, {"prepare": 1, "pretrain": 2, "finetune": 8}),
+        ({"threads": 2}, {"pretrain": 2, "score": 8, "finetune": 8, "measure": 8, "prepare": 0}),
+        # Fewer of anything: only tables and figures.
+        ({"strategies": TINY["strategies"][:2]}, {"finetune": 0, "summarise": 1, "draw": 3}),
+        ({"description": "Said otherwise."}, {}),
+    ],
+    ids=str,
+)
+def test_changing_the_study_makes_exactly_its_part_stale(copy, changes, expected):
+    copy.configure(changed(**changes))
+    counts = copy.counts()
+    assert {rule: counts[rule] for rule in expected} == expected
+    assert expected or not counts
+
+
+def test_a_changed_byte_in_a_data_set_is_seen(copy):
+    path = copy.folder / "data/processed/tiny/digits.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    later = time.time() + 60
+    os.utime(path, (later, later))
+    counts = copy.counts()
+    assert counts["pretrain"] == 2
+    assert counts["finetune"] == counts["measure"] == 8
+
+
+def test_a_deleted_intermediate_is_made_again_and_nothing_else(copy):
+    folder = copy.folder / "results/tiny/cells/digits/digitsnet/A/random/ratio4/seed1"
+    before = copy.artifacts()
+    (folder / "metrics.json").unlink()
+    assert copy.counts()["measure"] == 1
+    copy.run()
+    assert copy.artifacts() == before
+    assert copy.stale() == []
+
+
+def test_an_edited_checkpoint_is_refused_by_the_job_that_reads_it(copy):
+    folder = copy.folder / "results/tiny/cells/digits/digitsnet/A/random/ratio4/seed1"
+    path = folder / "checkpoint.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    (folder / "metrics.json").unlink()
+    done = copy.snakemake("--cores", "1")
+    assert done.returncode != 0
+    assert "checkpoint.safetensors was changed after it was made" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_the_pins_of_an_environment_are_parameters_of_what_uses_them(copy):
+    pins = (copy.folder / "requirements.txt").read_text()
+    line = next(line for line in pins.splitlines() if line.startswith("seaborn=="))
+    edit(copy, "requirements.txt", line, "seaborn==0.0.1")
+    assert copy.counts() == {"draw": 3}
