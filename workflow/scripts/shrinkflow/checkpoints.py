@@ -200,7 +200,7 @@ def _fill(
         raise UserError(f"{path} does not fit {purpose} ({listed}); {remedy}")
     state = {
         # The counters that may be missing start at zero.
-        key: _own(tensors.get(key, torch.zeros_like(target, device="cpu")), target)
+        key: _own(tensors[key] if key in tensors else torch.zeros(target.shape), target)
         for key, target in targets.items()
     }
     endless = [key for key, tensor in state.items() if not tensor.isfinite().all()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import gc
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -29,6 +30,8 @@ def run(main: Callable[[], None]) -> NoReturn:
 
     SIGTERM unwinds the stack like an exception, so that temporary files are removed.
     """
+    gc.freeze()
+    gc.enable()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         main()

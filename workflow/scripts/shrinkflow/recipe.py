@@ -7,7 +7,7 @@ import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
-from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
 def _help(text: str, default: Any = MISSING) -> Any:
@@ -88,7 +88,7 @@ def learning_rate(recipe: Recipe, epoch: float) -> float:
     if epoch < recipe.warmup:
         return recipe.lr * epoch / recipe.warmup
     if recipe.schedule == "step":
-        return recipe.lr * cast(float, recipe.gamma ** sum(epoch >= m for m in recipe.milestones))
+        return recipe.lr * recipe.gamma ** sum(epoch >= m for m in recipe.milestones)
     if recipe.schedule == "cosine":
         progress = (epoch - recipe.warmup) / max(recipe.epochs - recipe.warmup, 1)
         return recipe.lr * 0.5 * (1 + math.cos(math.pi * progress))

@@ -42,7 +42,7 @@ def start(threads: int, device: str) -> torch.device:
     # The same as torch.use_deterministic_algorithms, which first imports torch's compiler (2 s).
     torch.set_deterministic_debug_mode("error")
     # Filling fresh memory costs a tenth of a step; nothing here reads memory it did not write.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device 'cuda' was asked for, but there is none; set 'device: auto' or 'cpu'")
@@ -195,7 +195,7 @@ def train(
     started = time.monotonic()
     for epoch in range(1, recipe.epochs + 1):
         torch.manual_seed(torch_seed(seed, Purpose.DROPOUT, epoch))
-        loss, rate = _epoch(model, step, masked, train_split, recipe, seed, epoch)
+        loss, rate = train_epoch(model, step, masked, train_split, recipe, seed, epoch)
         found = evaluate(model, validation)
         if not math.isfinite(loss) or not math.isfinite(found.loss):
             raise UserError(
@@ -217,7 +217,7 @@ def train(
     return Trained(best[2], best[1], tuple(history))
 
 
-def _epoch(
+def train_epoch(
     model: nn.Module,
     step: Step,
     masked: Sequence[tuple[torch.Tensor, torch.Tensor]],

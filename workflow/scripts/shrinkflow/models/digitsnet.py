@@ -14,7 +14,7 @@ class DigitsNet(nn.Module):
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
         self.features = nn.Sequential(
-            *_block(channels, 32, stride=2), *_block(32, 64, stride=1), *_block(64, 128, stride=2)
+            *_block(channels, 32, stride=2), *_block(32, 64, stride=2), *_block(64, 128, stride=1)
         )
         self.classifier = nn.Linear(128, classes)
 
