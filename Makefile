@@ -21,8 +21,7 @@ $(VENV)/.complete: requirements.txt
 	@touch $@
 
 run: setup  ## run the default study, or STUDY=name from config/studies/
-	@snakemake --cores all $(CONFIG)
-	@python workflow/scripts/where.py $(CONFIG)
+	snakemake --cores all $(CONFIG)
 
 test: setup  ## run all tests
 	pytest -n auto --dist worksteal

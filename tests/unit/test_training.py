@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -242,6 +243,38 @@ def test_a_missing_gpu_is_a_plain_error():
         pytest.skip("there is a GPU")
     with pytest.raises(UserError, match="device 'cuda' was asked for, but there is none"):
         training.start(1, "cuda")
+
+
+def described(mean: float = 0.25, std: float = 0.3) -> dict:
+    return {"shape": [1, 8, 8], "classes": 3, "normalisation": {"mean": [mean], "std": [std]}}
+
+
+def fitted(data: Dataset, metadata: dict) -> dict[str, torch.Tensor]:
+    training.start(1, "cpu")
+    network = models.build("digitsnet", (1, 8, 8), 3, seed=5)
+    recipe = Recipe("sgd", 0.05, 2, batch_size=8)
+    return training.fit(network, data, metadata, recipe, 1, CPU, "a cell").state
+
+
+def test_training_does_not_look_at_the_test_part():
+    data = dataset()
+    spoilt = data.images.copy()
+    spoilt[data.test] = 255 - spoilt[data.test]
+    one, other = fitted(data, described()), fitted(replace(data, images=spoilt), described())
+    assert all(one[name].equal(other[name]) for name in one)
+    spoilt[data.validation[0]] = 0
+    spoilt[data.train[0]] = 0
+    another = fitted(replace(data, images=spoilt), described())
+    assert not all(one[name].equal(another[name]) for name in one)
+
+
+def test_the_normalisation_is_the_checkpoints():
+    data = dataset()
+    other = replace(data, mean=(0.9,), std=(0.01,))
+    one, same = fitted(data, described()), fitted(other, described())
+    assert all(one[name].equal(same[name]) for name in one)
+    different = fitted(data, described(mean=0.9, std=0.01))
+    assert not all(one[name].equal(different[name]) for name in one)
 
 
 def test_a_checkpoint_for_other_pictures_is_refused():

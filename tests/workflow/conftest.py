@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("Snakefile", "workflow", "profiles", "environment.yml", "requirements.txt", "config")
@@ -54,6 +55,13 @@ class Project:
             else:
                 shutil.copy2(source, folder / part)
         self.configure(study or TINY)
+
+    @classmethod
+    def existing(cls, folder: Path, study: dict) -> Project:
+        """Return the project that lies in a folder already."""
+        project = object.__new__(cls)
+        project.folder, project.study = folder, study
+        return project
 
     def configure(self, study: dict) -> None:
         """Make `study` the one that `snakemake` runs."""
@@ -105,10 +113,15 @@ class Project:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The tiny study, run once with two cores. Tests must leave it as it is."""
-    project = Project(tmp_path_factory.mktemp("finished"))
-    project.run()
+def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Project:
+    """The tiny study, run once with two cores, shared by all workers. Tests must leave it as it is."""
+    base = tmp_path_factory.getbasetemp()
+    root = base if worker_id == "master" else base.parent
+    with FileLock(root / "finished.lock"):
+        if (root / "finished.log").exists():
+            return Project.existing(root / "finished", TINY)
+        project = Project(root / "finished")
+        (root / "finished.log").write_text(project.run().stderr)
     return project
 
 
@@ -116,6 +129,4 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def copy(finished: Project, tmp_path: Path) -> Project:
     """A copy of the finished project, file times and Snakemake's memory included, to spoil."""
     shutil.copytree(finished.folder, tmp_path / "copy", dirs_exist_ok=True)
-    project = object.__new__(Project)
-    project.folder, project.study = tmp_path / "copy", finished.study
-    return project
+    return Project.existing(tmp_path / "copy", finished.study)

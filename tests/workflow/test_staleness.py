@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.workflow.conftest import TINY, Project
+from tests.workflow.conftest import ROOT, TINY, Project
 
 pytestmark = pytest.mark.slow
 
@@ -123,6 +123,25 @@ def test_changing_the_study_makes_exactly_its_part_stale(copy, changes, expected
     assert expected or not counts
 
 
+def test_a_strategy_is_added_in_one_file_as_the_documentation_says(copy):
+    """The text of docs/extend.md, put where it says, and named in the study."""
+    text = (ROOT / "docs/extend.md").read_text(encoding="utf-8")
+    code = text.split("```python\n")[1].split("```")[0]
+    assert '"global-square"' in code
+    (copy.folder / LIBRARY / "strategies/square.py").write_text(code)
+    assert copy.stale() == []
+    mine = {"name": "cube", "score": "square", "scope": "layer", "parameters": {"power": 3.0}}
+    copy.configure(changed(strategies=[*TINY["strategies"], "global-square", mine]))
+    cells = {"score": 4, "prune": 4, "finetune": 4, "measure": 4, "collect": 4}
+    assert copy.counts() == {**cells, "summarise": 1, "draw": 3}
+    copy.run()
+    cell = copy.folder / "results/tiny/cells/digits/digitsnet/A"
+    square = (cell / "global-square/ratio4/seed1/mask.safetensors").read_bytes()
+    # Squares rank as magnitudes do.
+    assert square == (cell / "global-magnitude/ratio4/seed1/mask.safetensors").read_bytes()
+    assert (cell / "cube/ratio4/seed1/metrics.json").is_file()
+
+
 def test_a_changed_byte_in_a_data_set_is_seen(copy):
     path = copy.folder / "data/processed/tiny/digits.safetensors"
     data = bytearray(path.read_bytes())
@@ -140,6 +159,7 @@ def test_a_deleted_intermediate_is_made_again_and_nothing_else(copy):
     before = copy.artifacts()
     (folder / "metrics.json").unlink()
     assert copy.counts()["measure"] == 1
+    copy.run("--cores", "1", str((folder / "metrics.json").relative_to(copy.folder)))
     copy.run()
     assert copy.artifacts() == before
     assert copy.stale() == []

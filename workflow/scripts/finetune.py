@@ -22,12 +22,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--dataset", required=True, metavar="FILE", help="processed data set")
     parser.add_argument("--initial", required=True, metavar="FILE", help="checkpoint to start from")
     parser.add_argument("--mask", required=True, metavar="FILE", help="mask to keep to")
-    parser.add_argument("--seed", type=int, required=True, metavar="N", help="seed of every draw")
-    parser.add_argument("--checkpoint", required=True, metavar="OUT", help="checkpoint to write")
-    parser.add_argument("--history", required=True, metavar="OUT", help="history (CSV) to write")
-    parser.add_argument("--label", default="finetuning", help="name of the cell in messages")
-    arguments.add_runtime(parser)
-    recipe.add_arguments(parser)
+    arguments.add_training(parser, label="finetuning")
     return parser.parse_args()
 
 

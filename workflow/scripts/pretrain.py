@@ -19,12 +19,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--dataset", required=True, metavar="FILE", help="processed data set")
     parser.add_argument("--model", required=True, metavar="NAME", help="model of the registry")
-    parser.add_argument("--seed", type=int, required=True, metavar="N", help="seed of every draw")
-    parser.add_argument("--checkpoint", required=True, metavar="OUT", help="checkpoint to write")
-    parser.add_argument("--history", required=True, metavar="OUT", help="history (CSV) to write")
-    parser.add_argument("--label", default="pretraining", help="name in messages")
-    arguments.add_runtime(parser)
-    recipe.add_arguments(parser)
+    arguments.add_training(parser, label="pretraining")
     return parser.parse_args()
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import gc
 
+from shrinkflow import recipe
+
 # Programs import this module first. Importing torch makes a million objects, and looking for garbage among
 # them costs a tenth of a short job; `errors.run` switches the collector on again, for what comes after.
 gc.disable()
@@ -17,6 +19,16 @@ def parser(description: str | None, example: str) -> argparse.ArgumentParser:
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+def add_training(parser: argparse.ArgumentParser, label: str) -> None:
+    """Add what pretraining and finetuning share: seed, outputs, recipe, computing."""
+    parser.add_argument("--seed", type=int, required=True, metavar="N", help="seed of every draw")
+    parser.add_argument("--checkpoint", required=True, metavar="OUT", help="checkpoint to write")
+    parser.add_argument("--history", required=True, metavar="OUT", help="history (CSV) to write")
+    parser.add_argument("--label", default=label, help="name of this training in messages")
+    add_runtime(parser)
+    recipe.add_arguments(parser)
 
 
 def add_runtime(parser: argparse.ArgumentParser) -> None:

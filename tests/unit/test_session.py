@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+
+import pytest
+from snakemake_interface_logger_plugins.common import LogEvent
+
+from shrinkflow import session
+
+
+def tell(handler: logging.Handler, event: LogEvent, **fields) -> None:
+    record = logging.LogRecord("snakemake", logging.INFO, "", 0, None, None, None)
+    vars(record).update(event=event, **fields)
+    handler.emit(record)
+
+
+def test_cells_done_and_time_left(capsys, monkeypatch):
+    clock = iter([100.0, 130.0, 190.0])
+    monkeypatch.setattr(session.time, "monotonic", lambda: next(clock))
+    handler = session.CellProgress(cells=10)
+    # Seven of the ten cells are finished already.
+    tell(handler, LogEvent.RUN_INFO, stats={"measure": 3, "finetune": 3, "total": 6})
+    tell(handler, LogEvent.JOB_INFO, jobid=1, rule_name="finetune")
+    tell(handler, LogEvent.JOB_INFO, jobid=2, rule_name="measure")
+    tell(handler, LogEvent.JOB_FINISHED, job_id=1)
+    assert capsys.readouterr().err == ""
+    tell(handler, LogEvent.JOB_FINISHED, job_id=2)
+    assert capsys.readouterr().err == "cells: 8 of 10 done, about 1 min 0 s left\n"
+    tell(handler, LogEvent.JOB_INFO, jobid=3, rule_name="measure")
+    tell(handler, LogEvent.JOB_FINISHED, job_id=3)
+    assert capsys.readouterr().err == "cells: 9 of 10 done, about 45 s left\n"
+
+
+def test_other_log_records_pass_by():
+    handler = session.CellProgress(cells=1)
+    handler.emit(logging.LogRecord("x", logging.INFO, "", 0, "text", None, None))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (59, "59 s"), (60, "1 min 0 s"), (3599, "59 min 59 s"), (7500, "2 h 5 min")],
+)
+def test_durations(seconds, text):
+    assert session.duration(seconds) == text
+
+
+def test_jobs_run_by_the_python_that_runs_snakemake(monkeypatch):
+    monkeypatch.setenv("PATH", os.defpath)
+    session.use_this_python()
+    assert os.path.dirname(shutil.which("python")) == os.path.dirname(sys.executable)
