@@ -41,8 +41,4 @@ include: "workflow/rules/figures.smk"
 
 
 onsuccess:
-    print(
-        f"tables:  {RESULTS}/tables\nfigures: {RESULTS}/figures",
-        *collapses(),
-        sep="\n",
-    )
+    print(*session.closing(Path(RESULTS)), sep="\n")

@@ -39,6 +39,20 @@ def test_other_log_records_pass_by():
     handler.emit(logging.LogRecord("x", logging.INFO, "", 0, "text", None, None))
 
 
+def test_the_end_of_a_run_tells_where_things_lie_and_which_layers_vanished(tmp_path):
+    assert session.closing(tmp_path) == []
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "results.csv").write_text(
+        "strategy,ratio,collapsed_layers\nrandom,2,0\nrandom,32,1\nrandom,32,0\nrandom,32,2\n"
+    )
+    assert session.closing(tmp_path) == [
+        f"tables:  {tmp_path}/tables",
+        f"figures: {tmp_path}/figures",
+        "warning: random at ratio 32 pruned whole layers away in 2 of 3 cells; see collapsed_layers in "
+        "the table",
+    ]
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0.4, "0 s"), (59, "59 s"), (60, "1 min 0 s"), (3599, "59 min 59 s"), (7500, "2 h 5 min")],

@@ -35,7 +35,7 @@ def test_a_published_network_is_pruned_and_recovers(tmp_path):
     with open(tmp_path / "results/tiny/tables/results.csv", newline="") as stream:
         found = {row["strategy"]: row for row in csv.DictReader(stream)}
     assert found["dense"]["params"] == "269722"
-    assert found["dense"]["macs"] == "40551040" or float(found["dense"]["macs"]) == pytest.approx(40.55e6, rel=1e-3)
+    assert found["dense"]["macs"] == "40551040"
     # 81.0 % before any finetuning on all 10,000 test pictures, with the normalisation it was trained with.
     assert float(found["dense"]["pruned_val_top1"]) > 0.7
     assert float(found["dense"]["top1"]) > 0.7

@@ -154,25 +154,27 @@ def test_a_changed_byte_in_a_data_set_is_seen(copy):
     assert counts["finetune"] == counts["measure"] == 8
 
 
-def test_a_deleted_intermediate_is_made_again_and_nothing_else(copy):
-    folder = copy.folder / "results/tiny/cells/digits/digitsnet/A/random/ratio4/seed1"
+METRICS = "results/tiny/cells/digits/digitsnet/A/random/ratio4/seed1/metrics.json"
+
+
+def test_a_deleted_intermediate_is_made_again_where_asked_for_and_nothing_else(copy):
     before = copy.artifacts()
-    (folder / "metrics.json").unlink()
-    assert copy.counts()["measure"] == 1
-    copy.run("--cores", "1", str((folder / "metrics.json").relative_to(copy.folder)))
-    copy.run()
+    (copy.folder / METRICS).unlink()
+    # All that was made of it is there and current.
+    assert copy.stale() == []
+    assert copy.counts(METRICS) == {"measure": 1}
+    copy.run("--cores", "1", METRICS)
     assert copy.artifacts() == before
     assert copy.stale() == []
 
 
 def test_an_edited_checkpoint_is_refused_by_the_job_that_reads_it(copy):
-    folder = copy.folder / "results/tiny/cells/digits/digitsnet/A/random/ratio4/seed1"
-    path = folder / "checkpoint.safetensors"
+    path = (copy.folder / METRICS).with_name("checkpoint.safetensors")
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    (folder / "metrics.json").unlink()
-    done = copy.snakemake("--cores", "1")
+    (copy.folder / METRICS).unlink()
+    done = copy.snakemake("--cores", "1", METRICS)
     assert done.returncode != 0
     assert "checkpoint.safetensors was changed after it was made" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr

@@ -103,20 +103,6 @@ def previous_mask(wildcards):
     return path(f"{CELL}/mask.safetensors", previous) if previous else []
 
 
-def collapses():
-    """A line of warning per strategy and ratio at which whole layers were pruned away."""
-    lost = {}
-    for cell in CELLS:
-        found = json.loads(Path(path(f"{CELL}/metrics.json", cell)).read_text())
-        if found["metrics"]["collapsed_layers"]:
-            lost.setdefault((cell.strategy, cell.ratio), []).append(cell)
-    return [
-        f"warning: {strategy} at ratio {study.ratio_text(ratio)} pruned whole layers away in "
-        f"{len(cells)} cell(s); see collapsed_layers in the tables"
-        for (strategy, ratio), cells in lost.items()
-    ]
-
-
 def fetches():
     """What to fetch for each raw file of the study, by (folder, file)."""
     found = {

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import os
 import sys
 import time
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from snakemake_interface_logger_plugins.common import LogEvent
@@ -60,6 +63,23 @@ def watch(cells: int) -> None:
     from snakemake.logging import logger
 
     logger.addHandler(CellProgress(cells))
+
+
+def closing(results: Path) -> list[str]:
+    """Return what to say at the end of a run: where tables and figures lie, and which layers vanished."""
+    table = results / "tables" / "results.csv"
+    if not table.is_file():
+        return []
+    with open(table, encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    groups = Counter((row["strategy"], row["ratio"]) for row in rows)
+    lost = Counter((row["strategy"], row["ratio"]) for row in rows if row["collapsed_layers"] != "0")
+    warnings = [
+        f"warning: {strategy} at ratio {ratio} pruned whole layers away in {count} of "
+        f"{groups[strategy, ratio]} cells; see collapsed_layers in the table"
+        for (strategy, ratio), count in lost.items()
+    ]
+    return [f"tables:  {table.parent}", f"figures: {results / 'figures'}", *warnings]
 
 
 def duration(seconds: float) -> str:
