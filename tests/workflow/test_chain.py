@@ -103,16 +103,6 @@ def test_the_mask_is_that_of_the_definition(finished):
     assert all((mask[name] == (np.abs(weights[name]) >= threshold)).all() for name in mask)
 
 
-def test_strategies_of_a_seed_see_the_same_pictures(finished):
-    """Pairs share data order: were it not so, two dense networks with equal weights would differ."""
-    logs = finished.folder / "results/tiny/logs/finetune/digits/digitsnet/A"
-    assert (logs / "random/ratio4/seed1.log").is_file()
-    scores = finished.folder / "results/tiny/scores/digits/digitsnet/A"
-    assert sorted(path.name for path in scores.iterdir()) == sorted(
-        ["dense", "random", "global-magnitude", "global-gradient-magnitude"]
-    )
-
-
 def test_every_artifact_has_a_record_that_agrees_with_it_and_its_inputs(finished):
     checked = 0
     for path in finished.artifacts():
