@@ -74,12 +74,14 @@ def _parse(path: Path) -> tuple[str, tuple[Path, ...], frozenset[str]]:
             local.update(_files(module))
         else:
             foreign.add(module.split(".")[0])
-    text = json.dumps(_canonical(tree))
+    parts: list[str] = []
+    _canonical(tree, parts)
+    text = "".join(parts)
     return hashlib.sha256(text.encode()).hexdigest(), tuple(sorted(local)), frozenset(foreign)
 
 
 def _imports(node: ast.AST, path: Path) -> Iterator[str]:
-    """Yield the dotted names imported anywhere below `node`, those for type checkers left out."""
+    """Yield the dotted names imported by the statements of `node`, those for type checkers left out."""
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
@@ -88,8 +90,12 @@ def _imports(node: ast.AST, path: Path) -> Iterator[str]:
         yield str(node.module)
         yield from (f"{node.module}.{alias.name}" for alias in node.names)
     elif not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
-        for child in ast.iter_child_nodes(node):
-            yield from _imports(child, path)
+        # Only statements hold imports; expressions, most of a tree, are passed by.
+        for part in ("body", "orelse", "finalbody", "handlers", "cases"):
+            children = getattr(node, part, None)
+            if isinstance(children, list):
+                for child in children:
+                    yield from _imports(child, path)
 
 
 def _files(module: str) -> Iterator[Path]:
@@ -102,22 +108,30 @@ def _files(module: str) -> Iterator[Path]:
                 yield file
 
 
-def _canonical(node: Any) -> Any:
-    """Return a JSON-able form of a syntax tree that is the same in every Python version.
+def _canonical(node: Any, parts: list[str]) -> None:
+    """Append a text form of a syntax tree that is the same in every Python version.
 
     Empty fields are left out: newer versions add fields (`type_params`) that are empty in old code.
     """
-    if isinstance(node, list):
-        return [_canonical(item) for item in node]
-    if not isinstance(node, ast.AST):
-        return node if isinstance(node, bool | int | str | None) else repr(node)
-    fields: dict[str, Any] = {"": type(node).__name__}
-    for name, value in ast.iter_fields(node):
-        if name == "body" and _has_docstring(node):
-            value = value[1:]
-        if value is not None and value != [] and name not in ("kind", "type_ignores"):
-            fields[name] = _canonical(value)
-    return fields
+    if isinstance(node, ast.AST):
+        parts.append(f"({type(node).__name__}")
+        for name in node._fields:
+            value = getattr(node, name, None)
+            # Load or store is said by where a name stands; the rest is how something was written.
+            if value is None or value == [] or name in ("ctx", "kind", "type_ignores"):
+                continue
+            if name == "body" and _has_docstring(node):
+                value = value[1:]
+            parts.append(f" {name}=")
+            _canonical(value, parts)
+        parts.append(")")
+    elif isinstance(node, list):
+        parts.append("[")
+        for item in node:
+            _canonical(item, parts)
+        parts.append("]")
+    else:
+        parts.append(f"{type(node).__name__}:{node!r}")
 
 
 def _has_docstring(node: ast.AST) -> bool:
