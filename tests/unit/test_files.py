@@ -78,3 +78,28 @@ def test_missing_and_damaged_files_are_plain_errors(tmp_path):
 def test_md5_is_the_one_dvc_computes(tmp_path):
     (tmp_path / "x").write_bytes(b"abc")
     assert files.digest(tmp_path / "x") == "900150983cd24fb0d6963f7d28e17f72"
+
+
+@pytest.mark.parametrize(
+    ("path", "limit", "message"),
+    [("a.txt", 1000, "File too large"), ("a.txt/b.txt", 10**6, "File exists")],
+    ids=["no room", "a file where a folder should be"],
+)
+def test_a_write_that_cannot_be_is_a_plain_error_and_leaves_the_old_file(tmp_path, path, limit, message):
+    (tmp_path / "a.txt").write_text("old")
+    code = (
+        "import resource, sys; from shrinkflow import errors, files; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2); "
+        "errors.run(lambda: files.write_text(sys.argv[1], 'x' * 5000))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / path), str(limit)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": ":".join(sys.path)},
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {message}: ")
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "a.txt").read_text() == "old"
+    assert [item.name for item in tmp_path.iterdir()] == ["a.txt"]

@@ -55,12 +55,3 @@ def test_two_runs_at_once_are_refused_plainly(copy):
     assert done.returncode != 0
     assert "lock" in (done.stdout + done.stderr).lower()
     assert "Traceback" not in done.stdout + done.stderr
-
-
-def test_a_read_only_folder_is_told_plainly(tmp_path):
-    if os.geteuid() == 0:
-        pytest.skip("root may write everywhere")
-    folder = tmp_path / "closed"
-    folder.mkdir(mode=0o500)
-    with pytest.raises(PermissionError):
-        files.write_text(folder / "x", "x")

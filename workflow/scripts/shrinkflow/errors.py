@@ -12,7 +12,10 @@ from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 # Of the operating system's errors, these are the user's to mend; the rest are ours and keep a traceback.
-_USERS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT}
+_USERS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+}
 
 
 class UserError(Exception):
