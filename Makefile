@@ -18,6 +18,7 @@ $(VENV)/.complete: requirements.txt
 		|| { echo "shrinkflow needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
 run: setup  ## run the default study, or STUDY=name from config/studies/
@@ -48,5 +49,5 @@ docs: setup  ## make the table of keys in config/README.md anew
 	python docs/keys.py
 
 pins: setup  ## make requirements.txt anew from the ranges in pyproject.toml
-	uv pip compile pyproject.toml --group dev --universal --fork-strategy fewest --python-version 3.11 \
+	uv pip compile pyproject.toml --all-extras --group dev --universal --fork-strategy fewest --python-version 3.11 \
 		--upgrade --no-annotate --custom-compile-command "make pins" --output-file requirements.txt

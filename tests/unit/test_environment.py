@@ -19,6 +19,7 @@ CONDA = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
 
 def test_every_range_is_pinned_within_it():
     wanted = [*PROJECT["project"]["dependencies"], *PROJECT["dependency-groups"]["dev"]]
+    wanted += PROJECT["project"]["optional-dependencies"]["provenance"]
     for text in wanted:
         requirement = Requirement(text)
         name = requirement.name.lower()

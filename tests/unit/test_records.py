@@ -31,6 +31,7 @@ def test_a_record_says_what_made_the_artifact(tmp_path):
     assert record["parameters"] == {"ratio": 2}
     assert record["code"] == {
         "program": "prune.py",
+        "plugins": [],
         "fingerprint": fingerprint.fingerprint(PROGRAM),
     }
     assert set(record["environment"]["packages"]) == {"numpy", "safetensors"}
@@ -60,3 +61,30 @@ def test_an_input_that_is_not_what_its_record_says_is_refused(tmp_path):
 def test_a_missing_input_is_a_plain_error(tmp_path):
     with pytest.raises(UserError, match=r"input .*none.txt does not exist"):
         records.describe_input(tmp_path / "none.txt")
+
+
+def test_the_command_of_a_record_leaves_out_where_bytes_came_from():
+    words = ["--name", "a.csv", "--url", "https://example.org/a.csv", "--path", "/home/me/a.csv", "--out", "x"]
+    assert records.command("/somewhere/fetch.py", words) == ["fetch.py", "--name", "a.csv", "--out", "x"]
+
+
+def test_an_edited_record_is_refused(tmp_path):
+    out = make(tmp_path)
+    lies = records.record_path(out)
+    assert records.read(lies)["parameters"] == {"ratio": 2}
+    lies.write_text(lies.read_text().replace('"ratio": 2', '"ratio": 3'))
+    with pytest.raises(UserError, match=r"out.txt.record.json was changed after it was written"):
+        records.read(lies)
+    lies.write_text("[]")
+    with pytest.raises(UserError, match=r"changed after it was written"):
+        records.read(lies)
+
+
+def test_the_id_stands_for_what_was_asked_and_not_for_what_came_out(tmp_path):
+    first = records.read(records.record_path(make(tmp_path, "one")))
+    second = records.read(records.record_path(make(tmp_path, "two")))
+    assert first["id"] == second["id"]
+    assert first["seal"] != second["seal"]
+    source = tmp_path / "in.txt"
+    source.write_text("source")
+    assert records.read(records.record_path(make(tmp_path, inputs=[source])))["id"] != first["id"]

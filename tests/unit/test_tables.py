@@ -375,7 +375,16 @@ class TestPrograms:
             path = metrics_file(tmp_path / f"{i}.json", cell, **values)
             curves.setdefault(cell["strategy"], []).append(path.relative_to(tmp_path))
         for strategy, paths in curves.items():
-            done = run("collect.py", "--metrics", *paths, "--out", f"{strategy}.csv", cwd=tmp_path)
+            done = run(
+                "collect.py",
+                "--metrics",
+                *paths,
+                "--out",
+                f"{strategy}.csv",
+                "--top1",
+                f"{strategy}.json",
+                cwd=tmp_path,
+            )
             assert (done.returncode, done.stderr) == (0, "")
         arguments = ["--results", "results.csv", "--summary", "tables/summary.csv"]
         done = run("summarise.py", "--curves", "random.csv", "dense.csv", *arguments, cwd=tmp_path)
@@ -392,7 +401,7 @@ class TestPrograms:
 
     def test_a_missing_control_is_one_line(self, tmp_path):
         metrics_file(tmp_path / "m.json")
-        run("collect.py", "--metrics", "m.json", "--out", "random.csv", cwd=tmp_path)
+        run("collect.py", "--metrics", "m.json", "--out", "random.csv", "--top1", "random.json", cwd=tmp_path)
         arguments = ["--curves", "random.csv", "--results", "r.csv", "--summary", "s.csv"]
         done = run("summarise.py", *arguments, cwd=tmp_path)
         assert done.returncode == 1

@@ -143,7 +143,7 @@ def test_a_strategy_is_added_in_one_file_as_the_documentation_says(copy):
 
 
 def test_a_changed_byte_in_a_data_set_is_seen(copy):
-    path = copy.folder / "data/processed/tiny/digits.safetensors"
+    path = copy.folder / "data/processed/tiny/digits/dataset.safetensors"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)

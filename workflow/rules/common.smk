@@ -35,11 +35,12 @@ CURVE = f"{NETWORK}/{{strategy}}"
 POINT = f"{CURVE}/ratio{{ratio}}/seed{{seed}}"
 
 RAW = "data/raw/{folder}/{file}"
-DATASET = f"data/processed/{STUDY.name}/{{dataset}}.safetensors"
+DATASET = f"data/processed/{STUDY.name}/{{dataset}}/dataset.safetensors"
 PRETRAINED = f"{RESULTS}/pretrained/{NETWORK}"
 SCORED = f"{RESULTS}/scores/{CURVE}/seed{{seed}}/from-{{start}}/scores.safetensors"
 CELL = f"{RESULTS}/cells/{POINT}"
-CURVES = f"{RESULTS}/curves/{CURVE}.csv"
+CURVES = f"{RESULTS}/cells/{CURVE}/curve.csv"
+TOP1 = f"{RESULTS}/cells/{CURVE}/top1.json"
 # The number of threads is the study's, never Snakemake's: results depend on it.
 COMPUTING = f"--threads {STUDY.threads} --device {STUDY.device}"
 DRAWING = f"{RESULTS}/figures/{{figure}}"
@@ -53,9 +54,14 @@ def names(values):
 
 
 def code(program, *plugins):
-    """What a job computes with: fingerprint of its code, pinned versions of its packages."""
+    """What a job computes with: fingerprint of its code, the files found by name, pins of its packages."""
     files = (f"{SCRIPTS}/{program}", *plugins)
-    return f"{fingerprint.fingerprint(*files)} {json.dumps(fingerprint.packages(*files))}"
+    found = {
+        "fingerprint": fingerprint.fingerprint(*files),
+        "plugins": sorted(map(fingerprint.name, plugins)),
+        "packages": fingerprint.packages(*files),
+    }
+    return json.dumps(found)
 
 
 def program(name):
@@ -125,7 +131,7 @@ def raw_files(wildcards):
 def pictures(wildcards):
     """The content of a folder of pictures, a parameter because no job makes it."""
     folder = STUDY.datasets[wildcards.dataset].folder
-    return folder_digest(folder) if folder else ""
+    return f"--content {folder_digest(folder)}" if folder else ""
 
 
 def import_options(wildcards):

@@ -57,5 +57,5 @@ rule prepare:
             else shlex.join(["--folder", STUDY.datasets[wildcards.dataset].folder])
         ),
     shell:
-        "python {params.program:q} {params.options} {params.origin}"
+        "python {params.program:q} {params.options} {params.origin} {params.pictures}"
         " --out {output.dataset:q} > {log:q} 2>&1"

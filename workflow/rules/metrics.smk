@@ -44,12 +44,13 @@ rule tables:
 
 
 rule collect:
-    """The trade-off curve of one strategy: its cells, one row each"""
+    """The trade-off curve of one strategy: its cells, one row each; and its means, for `dvc metrics`"""
     input:
         metrics=curve_metrics,
     output:
         curve=CURVES,
-        record=CURVES + SUFFIX,
+        top1=TOP1,
+        records=[CURVES + SUFFIX, TOP1 + SUFFIX],
     log:
         f"{LOGS}/collect/{CURVE}.log",
     benchmark:
@@ -60,7 +61,8 @@ rule collect:
         program=program("collect.py"),
         code=code("collect.py"),
     shell:
-        "python {params.program:q} --metrics {input.metrics:q} --out {output.curve:q}" " > {log:q} 2>&1"
+        "python {params.program:q} --metrics {input.metrics:q} --out {output.curve:q}"
+        " --top1 {output.top1:q} > {log:q} 2>&1"
 
 
 rule summarise:

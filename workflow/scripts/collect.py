@@ -6,7 +6,9 @@ import argparse
 import csv
 import io
 from collections.abc import Iterable
+from itertools import groupby
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from shrinkflow import errors, files, records
@@ -23,7 +25,8 @@ METRICS = [
 ]
 
 EPILOG = """example:
-  python workflow/scripts/collect.py --out curve.csv --metrics 2/0/metrics.json 2/1/metrics.json
+  python workflow/scripts/collect.py --out curve.csv --top1 top1.json \\
+      --metrics 2/0/metrics.json 2/1/metrics.json
 
 Rows are ordered by ratio and seed, whatever the order of the files. Numbers are written in full,
 without rounding; a metric that is null (it could not be measured) is left empty.
@@ -42,6 +45,9 @@ def parse() -> argparse.Namespace:
         help="metrics.json of the cells, all of one data set, model, weights and strategy",
     )
     parser.add_argument("--out", required=True, metavar="CSV", help="the curve to write")
+    parser.add_argument(
+        "--top1", required=True, metavar="JSON", help="mean top-1 by ratio to write, for `dvc metrics`"
+    )
     return parser.parse_args()
 
 
@@ -108,10 +114,21 @@ def text(rows: Iterable[dict[str, Any]]) -> str:
     return stream.getvalue()
 
 
+def means(rows: Iterable[dict[str, Any]]) -> dict[str, float | None]:
+    """Return {"ratio 4": mean top-1 over the seeds}, to six decimals; None where a seed has none."""
+    found: dict[str, float | None] = {}
+    for ratio, cells in groupby(rows, key=lambda row: float(row["ratio"])):
+        values = [row["top1"] for row in cells]
+        found[f"ratio {ratio:g}"] = None if None in values else round(fmean(values), 6)
+    return found
+
+
 def main() -> None:
     args = parse()
-    with records.job(__file__, inputs=args.metrics, outputs=[args.out], parameters={}):
-        files.write_text(args.out, text(collect(args.metrics)))
+    with records.job(__file__, inputs=args.metrics, outputs=[args.out, args.top1], parameters={}):
+        rows = collect(args.metrics)
+        files.write_text(args.out, text(rows))
+        files.write_json(args.top1, means(rows))
 
 
 if __name__ == "__main__":

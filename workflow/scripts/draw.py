@@ -11,7 +11,8 @@ EPILOG = """example:
   python workflow/scripts/draw.py --figure compression --results results.csv \\
       --summary summary.csv --svg compression.svg --png compression.png
 
-Both files say in their metadata (Source) which tables they were drawn from.
+Both files carry in their metadata the id of their record (Identifier), by which `shrinkflow trace` knows
+them wherever they are, and which tables they were drawn from (Source).
 """
 
 
@@ -39,10 +40,10 @@ def main() -> None:
         outputs=[args.svg, args.png],
         parameters={"figure": args.figure},
         plugins=[FIGURES.file(args.figure)],
-    ):
+    ) as job:
         results, summary = tables.read_results(args.results), tables.read_summary(args.summary)
         source = f"results md5 {files.digest(args.results)}, summary md5 {files.digest(args.summary)}"
-        metadata = {"Title": args.figure, "Source": source}
+        metadata = {"Title": args.figure, "Identifier": job.id, "Source": source}
         style.save(FIGURES[args.figure](results, summary), args.svg, args.png, metadata)
 
 

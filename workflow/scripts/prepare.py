@@ -36,6 +36,9 @@ def parse() -> argparse.Namespace:
     )
     pictures.add_argument("--folder", type=Path, help="a folder of pictures in class folders (imagefolder)")
     parser.add_argument(
+        "--content", metavar="HASH", help="hash that the folder must have; a changed folder is refused"
+    )
+    parser.add_argument(
         "--shape",
         type=int,
         nargs=3,
@@ -80,6 +83,11 @@ def main() -> None:
     limits = {part: getattr(args, f"limit_{part}") for part in splits.PARTS}
     limits = {part: limit for part, limit in limits.items() if limit is not None}
     plan = splits.Plan(args.validation, args.test, args.split_seed, limits)
+    content = members.folder_digest(args.folder) if args.folder else None
+    if args.content and args.content != content:
+        raise errors.UserError(
+            f"the pictures in {args.folder} changed while the study was running; run it again"
+        )
     parameters = {
         "name": args.name,
         "source": args.source,
@@ -89,7 +97,7 @@ def main() -> None:
         "test": plan.test,
         "split_seed": plan.seed,
         "limits": limits,
-        "folder": members.folder_digest(args.folder) if args.folder else None,
+        "folder": content,
     }
     with records.job(
         __file__,

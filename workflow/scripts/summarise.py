@@ -7,7 +7,7 @@ import argparse
 from shrinkflow import errors, records, tables
 
 EPILOG = """example:
-  python workflow/scripts/summarise.py --curves results/default/curves/*.csv \\
+  python workflow/scripts/summarise.py --curves results/demo/cells/digits/digitsnet/A/*/curve.csv \\
       --results results.csv --summary summary.csv
 
 Each cell stands beside its dense control: the unpruned network with the same data set, model,

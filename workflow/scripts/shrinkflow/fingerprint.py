@@ -25,7 +25,7 @@ _DISTRIBUTIONS = {"sklearn": "scikit-learn", "PIL": "pillow", "yaml": "pyyaml"}
 
 def fingerprint(*files: str | Path) -> str:
     """Return 16 hexadecimal digits that change when, and only when, reachable code changes."""
-    hashes = {_name(path): _parse(path)[0] for path in _closure(_resolve(files))}
+    hashes = {name(path): _parse(path)[0] for path in closure(*files)}
     return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -35,19 +35,20 @@ def packages(*files: str | Path) -> dict[str, str]:
     The pins are the study's statement of its environment: they are parameters of every job, so that a
     new version of torch makes cells stale, and a new version of seaborn only figures.
     """
-    found = {name for path in _closure(_resolve(files)) for name in _parse(path)[2]}
+    found = {module for path in closure(*files) for module in _parse(path)[2]}
     pins = _pins()
-    names = {_DISTRIBUTIONS.get(name, name) for name in found}
-    return {name: pins[name] for name in sorted(names) if name in pins}
+    names = {_DISTRIBUTIONS.get(module, module) for module in found}
+    return {package: pins[package] for package in sorted(names) if package in pins}
 
 
-def _resolve(files: tuple[str | Path, ...]) -> tuple[Path, ...]:
-    return tuple(sorted({Path(file).resolve() for file in files}))
+def closure(*files: str | Path) -> tuple[Path, ...]:
+    """Return the files whose code the given ones can reach, themselves among them."""
+    return _closure(tuple(sorted({Path(file).resolve() for file in files})))
 
 
-def _name(path: Path) -> str:
-    """A name that does not depend on where the project lies."""
-    root = LIBRARY.parent
+def name(path: str | Path) -> str:
+    """Return how records call a file of code: not by where the project lies."""
+    path, root = Path(path).resolve(), LIBRARY.parent
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
 

@@ -1,0 +1,221 @@
+"""Snapshots of a study: what DVC may lock, and bringing it back."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from shrinkflow import records
+from shrinkflow.errors import UserError
+from shrinkflow.provenance import checking, lineage, planning, settling, stages, versions
+from shrinkflow.provenance.checking import Checker, Fault
+from shrinkflow.provenance.planning import Plan
+from shrinkflow.provenance.settling import State
+
+# What makes results: a snapshot of uncommitted changes to it could never be traced to a commit.
+_CODE = ("Snakefile", "workflow", "config", "profiles", "requirements.txt", "environment.yml")
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a snapshot holds: numbers of artifacts and of stages, files moved aside, and the lock."""
+
+    artifacts: int
+    stages: int
+    aside: tuple[tuple[str, str], ...]
+    lock: Path
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What was brought back: artifacts that are here and good, and those the study would make anew."""
+
+    good: int
+    stale: tuple[Fault, ...]
+
+
+def take(configfile: str, *, allow_dirty: bool = False) -> Taken:
+    """Check every artifact of a study against its record and the study, then commit them to DVC.
+
+    Raises `UserError` with the list of what disagrees; DVC's lock then is what it was.
+    """
+    plan = planning.plan(configfile)
+    assessment = settling.assess(plan)
+    refuse(plan, assessment)
+    dvcfile = stages.dvcfile(plan)
+    if not allow_dirty:
+        _refuse_dirty()
+    listed = stages.stages(plan)
+    aside = settling.set_aside(plan, folders(listed))
+    stages.write(plan)
+    lock = versions.lockfile(dvcfile)
+    before = lock.read_bytes() if lock.is_file() else None
+    try:
+        versions.commit(dvcfile)
+        # Whatever happened between the check and the commit, the lock holds the bytes that were checked.
+        _refuse_other_bytes(plan, versions.read(dvcfile))
+    except BaseException:
+        versions.put_back(lock, before)
+        raise
+    settling.agree(plan, assessment)
+    return Taken(sum(len(job.outputs) for job in plan.jobs), len(listed), tuple(aside), lock)
+
+
+def restore(configfile: str, targets: Sequence[str], say: Callable[[str], None]) -> Restored:
+    """Bring a study's files from DVC, or one target's and the records of all that led to it; check them.
+
+    Raises `UserError` where a file cannot be brought, or is not what its record or dvc.lock says.
+    """
+    plan = planning.recall(configfile)
+    dvcfile = stages.dvcfile(plan)
+    if not versions.lockfile(dvcfile).is_file():
+        raise UserError(f"there is no {versions.lockfile(dvcfile)}: no snapshot of this study was taken here")
+    if targets:
+        locked = _locked(plan)
+        brought = [path for target in targets for path in _bring(target, locked, say)]
+    else:
+        versions.pull(dvcfile)
+        locked = _locked(plan)
+        brought = list(locked.files)
+    faults = _disagreements(brought, locked)
+    if faults:
+        raise UserError(
+            f"what was brought disagrees with its record or dvc.lock:\n  {checking.listing(faults)}"
+        )
+    plan = planning.plan(configfile)
+    assessment = settling.assess(plan)
+    settling.agree(plan, assessment)
+    good = sum(state == State.GOOD for state in assessment.states.values())
+    # Files that were not asked for are absent, and nothing is wrong with that.
+    stale = tuple(fault for fault in assessment.faults if fault.kind == checking.STALE)
+    return Restored(good, stale)
+
+
+def refuse(plan: Plan, assessment: settling.Assessment) -> None:
+    """Raise `UserError` unless every artifact of the plan is there and what the study asks for."""
+    bad = list(assessment.faults)
+    known = {fault.path for fault in bad}
+    bad += [
+        Fault(path, state.value, "was made of what is not there or was changed")
+        for path, state in assessment.states.items()
+        if state not in (State.GOOD, State.DAMAGED, State.STALE, State.ABSENT, State.KEPT)
+        and path not in known
+    ]
+    bad += [
+        Fault(path, state.value, "was made of what is stale")
+        for path, state in assessment.states.items()
+        if state == State.STALE and path not in known
+    ]
+    if bad:
+        option = "" if plan.configfile == planning.DEFAULT else f" --configfile {plan.configfile}"
+        raise UserError(
+            f"{len({fault.path for fault in bad})} of {len(assessment.states)} artifacts are not what "
+            f"{plan.configfile} asks for; nothing was committed:\n  {checking.listing(bad)}\n"
+            f"Run 'snakemake --cores all{option}' to make what is missing or stale; delete what was changed"
+        )
+
+
+def folders(listed: Sequence[stages.Stage]) -> list[str]:
+    """Return the folders that stages own."""
+    return [out for stage in listed for out in stage.outs if not out.startswith("data/raw/")]
+
+
+def _locked(plan: Plan) -> versions.Locked:
+    """Return what the locks of a study and of all others say: raw files may be another study's."""
+    others = [Path("dvc.yaml"), *sorted(Path("config/dvc").glob("*/dvc.yaml"))]
+    own = stages.dvcfile(plan)
+    return versions.read(*(file for file in others if file != own), own)
+
+
+def _bring(target: str, locked: versions.Locked, say: Callable[[str], None]) -> list[str]:
+    """Bring a target's files, and of all that led to it the records and what is small: tables and metrics."""
+    wanted = _files_of(target, locked)
+    brought: list[str] = []
+    seen: set[str] = set()
+    own = set(wanted)
+    while wanted:
+        path = wanted.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        record = str(records.record_path(path))
+        names = [record] if record in locked.files else []
+        if path in own or path.endswith((".csv", ".json")):
+            names.append(path)
+        for name in names:
+            if name not in locked.files:
+                raise UserError(f"{name} is in no snapshot; see 'dvc.lock' for what is")
+            if not Path(name).is_file() or checking.Checker().digest(name) != locked.files[name]:
+                say(name)
+                versions.fetch(name, locked.files[name])
+            brought.append(name)
+        if names and record in names:
+            wanted.extend(lineage.node(path).inputs)
+    return brought
+
+
+def _files_of(target: str, locked: versions.Locked) -> list[str]:
+    """Return the artifacts that a target stands for: a file, or all files of a folder (a cell)."""
+    name = Path(target).as_posix().rstrip("/")
+    below = [
+        path
+        for path in locked.files
+        if (path == name or path.startswith(f"{name}/")) and not path.endswith(records.SUFFIX)
+    ]
+    if not below:
+        raise UserError(f"no snapshot holds {target}; it must be a file or folder of one, such as a cell's")
+    return below
+
+
+def _disagreements(paths: Sequence[str], locked: versions.Locked) -> list[Fault]:
+    checker = Checker()
+    found = []
+    for path in paths:
+        if not Path(path).is_file():
+            found.append(Fault(path, checking.ABSENT, "was not brought"))
+        elif checker.digest(path) != locked.files[path]:
+            reason = f"has md5 {checker.digest(path)}, dvc.lock says {locked.files[path]}"
+            found.append(Fault(path, checking.DAMAGED, reason))
+        elif not path.endswith(records.SUFFIX):
+            found += [fault for fault in checker.own(path)[0] if fault.kind == checking.DAMAGED]
+    return found
+
+
+def _refuse_other_bytes(plan: Plan, locked: versions.Locked) -> None:
+    faults = _disagreements(
+        [path for path in locked.files if path in plan.makers or path.endswith(records.SUFFIX)], locked
+    )
+    missing = [path for path in plan.makers if path not in locked.files and not path.startswith("data/raw/")]
+    faults += [Fault(path, checking.ABSENT, "did not reach dvc.lock") for path in missing]
+    # The lock says which bytes went in: they must be those whose records were checked.
+    for path in plan.makers:
+        record = records.record_path(path)
+        if path in locked.files and record.is_file():
+            promised = records.read(record)["artifact"]["md5"]
+            if promised != locked.files[path]:
+                faults.append(Fault(path, checking.DAMAGED, "changed while the snapshot was taken"))
+    if faults:
+        raise UserError(f"the snapshot was given up, dvc.lock is as it was:\n  {checking.listing(faults)}")
+
+
+def _refuse_dirty() -> None:
+    changed = dirty()
+    if changed:
+        shown = ", ".join(changed[:5]) + (", ..." if len(changed) > 5 else "")
+        raise UserError(
+            f"there are changes that git does not hold ({shown}): commit them first, so that the snapshot "
+            "can be traced to a commit, or say --allow-dirty"
+        )
+
+
+def dirty() -> list[str]:
+    """Return the files of code and configuration that differ from git's last commit; none without git."""
+    command = ["git", "status", "--porcelain", "--untracked-files=all", "--", *_CODE]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    paths = [line[3:] for line in done.stdout.splitlines()]
+    return [path for path in paths if not path.startswith("config/dvc/")]
