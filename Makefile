@@ -42,11 +42,13 @@ format: setup  ## put code into the project's form
 	ruff format .
 	snakefmt Snakefile workflow/rules
 
-bench: setup  ## time the training engine against a plain PyTorch loop
+bench: setup  ## time the training engine against a plain PyTorch loop, and a snapshot of 1,000 cells
 	python benchmarks/engine.py
+	python benchmarks/snapshot.py
 
-docs: setup  ## make the table of keys in config/README.md anew
+docs: setup  ## make the table of keys in config/README.md and the stages in dvc.yaml anew
 	python docs/keys.py
+	shrinkflow stages
 
 pins: setup  ## make requirements.txt anew from the ranges in pyproject.toml
 	uv pip compile pyproject.toml --all-extras --group dev --universal --fork-strategy fewest --python-version 3.11 \

@@ -64,7 +64,16 @@ def test_a_missing_input_is_a_plain_error(tmp_path):
 
 
 def test_the_command_of_a_record_leaves_out_where_bytes_came_from():
-    words = ["--name", "a.csv", "--url", "https://example.org/a.csv", "--path", "/home/me/a.csv", "--out", "x"]
+    words = [
+        "--name",
+        "a.csv",
+        "--url",
+        "https://example.org/a.csv",
+        "--path",
+        "/home/me/a.csv",
+        "--out",
+        "x",
+    ]
     assert records.command("/somewhere/fetch.py", words) == ["fetch.py", "--name", "a.csv", "--out", "x"]
 
 

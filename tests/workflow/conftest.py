@@ -10,10 +10,14 @@ import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 from filelock import FileLock
+
+if TYPE_CHECKING:
+    from tests.workflow.versioned import Versioned
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("Snakefile", "workflow", "profiles", "environment.yml", "requirements.txt", "config")
@@ -130,3 +134,26 @@ def copy(finished: Project, tmp_path: Path) -> Project:
     """A copy of the finished project, file times and Snakemake's memory included, to spoil."""
     shutil.copytree(finished.folder, tmp_path / "copy", dirs_exist_ok=True)
     return Project.existing(tmp_path / "copy", finished.study)
+
+
+@pytest.fixture(scope="session")
+def snapshot(finished: Project, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Versioned:
+    """The tiny study under git and DVC, with a snapshot and a remote. Tests must leave it as it is."""
+    from tests.workflow import versioned
+
+    base = tmp_path_factory.getbasetemp()
+    root = base if worker_id == "master" else base.parent
+    with FileLock(root / "snapshot.lock"):
+        if (root / "snapshot.done").exists():
+            return versioned.Versioned.existing(root / "snapshot/project", TINY)
+        project = versioned.make(root / "snapshot", finished)
+        (root / "snapshot.done").touch()
+    return project
+
+
+@pytest.fixture
+def spoilt(snapshot: Versioned, tmp_path: Path) -> Versioned:
+    """A copy of the project with its snapshot, and a remote of its own, to spoil."""
+    from tests.workflow import versioned
+
+    return versioned.copy(snapshot, tmp_path)

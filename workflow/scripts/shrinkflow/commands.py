@@ -143,7 +143,7 @@ def _restore(args: argparse.Namespace) -> None:
         names = {lineage.study_of(Path(target).as_posix()) for target in args.targets} - {None}
         study = planning.configuration(str(names.pop())) if len(names) == 1 else None
     restored = snapshots.restore(study or planning.DEFAULT, args.targets, say=print)
-    print(f"{restored.good} jobs' artifacts are here, agree with their records and dvc.lock, and are current")
+    print(f"{restored.good} artifacts are here, agree with their records and dvc.lock, and are current")
     for fault in restored.stale:
         print(f"stale: {fault}")
 
@@ -158,6 +158,42 @@ def _trace(args: argparse.Namespace) -> None:
         print("\n".join(tracing.lines(trail, full=args.full)))
     if trail.faults:
         sys.exit(1)
+
+
+def _verify(args: argparse.Namespace) -> None:
+    from shrinkflow.provenance import lineage, rerun
+
+    configfile = args.configfile
+    if args.cell and configfile is None:
+        configfile = planning.configuration(lineage.study_of(Path(args.cell).as_posix()) or "")
+    plan = planning.recall(configfile or planning.DEFAULT)
+    if args.all:
+        jobs = rerun.everything(plan.study)
+        print(f"all {len(jobs)} jobs of the study '{plan.study}', done again:")
+    else:
+        cells = [args.cell] if args.cell else rerun.sample(rerun.cells(plan.study), args.sample, args.seed)
+        jobs = rerun.jobs_of(cells)
+        print("\n".join([f"{len(jobs)} jobs of {len(cells)} cells, done again:", *cells, ""]))
+    if not jobs:
+        raise UserError(f"the study '{plan.study}' has no cells here; run it, or 'shrinkflow restore'")
+    outcomes = rerun.verify(
+        jobs, args.cores, lambda outcome: print(outcome, flush=True), rerun.pictures(plan.configfile)
+    )
+    print(f"\n{rerun.summary(outcomes)}")
+    if not all(outcome.identical for outcome in outcomes):
+        sys.exit(1)
+
+
+def _crate(args: argparse.Namespace) -> None:
+    from shrinkflow.provenance import crate
+
+    plan = planning.recall(_study(args))
+    targets = args.targets or [
+        path for job in plan.jobs if job.rule in ("summarise", "draw") for path in job.outputs
+    ]
+    title = f"shrinkflow: the study {plan.study}" + (f", {', '.join(args.targets)}" if args.targets else "")
+    made = crate.write(targets, args.out, plan.configfile, title)
+    print(f"{args.out}: {made.files} files ({made.bytes / 1e6:.1f} MB) of {made.actions} jobs")
 
 
 def _stages(args: argparse.Namespace) -> None:

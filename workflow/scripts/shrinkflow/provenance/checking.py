@@ -34,13 +34,13 @@ class Fault:
 class Checker:
     """Checks artifacts; remembers the md5 of what it has read, so that shared inputs are read once."""
 
-    _digests: dict[str, str] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
 
     def digest(self, path: str) -> str:
         """Return the md5 of a file's bytes."""
-        if path not in self._digests:
-            self._digests[path] = files.digest(path)
-        return self._digests[path]
+        if path not in self.digests:
+            self.digests[path] = files.digest(path)
+        return self.digests[path]
 
     def job(self, job: Job) -> list[Fault]:
         """Return what is wrong with the outputs of a job; no fault: they are what the study asks for."""
@@ -70,6 +70,8 @@ class Checker:
         if not lies.is_file():
             return [Fault(path, DAMAGED, "has no record")], None
         try:
+            # Hashed first: were it changed after that, the hash would not be the one that DVC finds.
+            self.digest(lies.as_posix())
             record = records.read(lies)
         except UserError as error:
             return [Fault(path, DAMAGED, str(error))], None

@@ -53,7 +53,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """The jobs of a study, each after those whose outputs it reads; `pending`: what Snakemake would make."""
+    """The jobs of a study, each after those whose outputs it reads.
+
+    `pending` are the outputs that Snakemake would make, or has no memory of: without it, it goes by times.
+    """
 
     configfile: str
     study: str
@@ -210,7 +213,7 @@ def _read(configfile: str, workflow: Any) -> Plan:
                     outputs=tuple(outputs),
                 )
             )
-            if workflow.dag.needrun(job):
+            if workflow.dag.needrun(job) or not workflow.persistence.has_metadata(job):
                 pending.update(outputs)
     return Plan(configfile, workflow.globals["STUDY"].name, tuple(jobs), frozenset(pending))
 

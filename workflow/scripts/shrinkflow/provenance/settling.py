@@ -41,10 +41,11 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class Assessment:
-    """The state of every job of a plan, and what is wrong with its outputs."""
+    """The state of every artifact of a plan, what is wrong, and the md5 of every file read for it."""
 
     states: dict[str, State]
     faults: tuple[Fault, ...]
+    digests: dict[str, str]
 
     def of(self, job: Job) -> State:
         """Return the state of a job's outputs."""
@@ -76,11 +77,11 @@ def assess(plan: Plan) -> Assessment:
         else:
             state = State.GOOD
         states |= dict.fromkeys(job.outputs, state)
-    return Assessment(states, tuple(faults))
+    return Assessment(states, tuple(faults), checker.digests)
 
 
 def agree(plan: Plan, assessment: Assessment) -> int:
-    """Tell Snakemake of the good artifacts that it would make again; return how many jobs that were."""
+    """Tell Snakemake of the good artifacts that it would make again or has no memory of; count their jobs."""
     wanted = [
         job
         for job in plan.jobs

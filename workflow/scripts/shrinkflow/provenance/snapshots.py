@@ -55,7 +55,7 @@ def take(configfile: str, *, allow_dirty: bool = False) -> Taken:
     try:
         versions.commit(dvcfile)
         # Whatever happened between the check and the commit, the lock holds the bytes that were checked.
-        _refuse_other_bytes(plan, versions.read(dvcfile))
+        _refuse_other_bytes(plan, assessment, _locked(plan))
     except BaseException:
         versions.put_back(lock, before)
         raise
@@ -78,11 +78,18 @@ def restore(configfile: str, targets: Sequence[str], say: Callable[[str], None])
     else:
         versions.pull(dvcfile)
         locked = _locked(plan)
-        brought = list(locked.files)
+        # Not the files of other studies, except the raw ones that this one shares.
+        own = versions.read(dvcfile).files
+        shared = [path for path in plan.makers if path in locked.files and path not in own]
+        brought = [*own, *shared]
     faults = _disagreements(brought, locked)
     if faults:
+        damaged = versions.damaged_in_cache(locked.files[fault.path] for fault in faults)
+        remedy = (
+            f"\nDVC's cache is damaged: delete {', '.join(damaged)}, and restore again" if damaged else ""
+        )
         raise UserError(
-            f"what was brought disagrees with its record or dvc.lock:\n  {checking.listing(faults)}"
+            f"what was brought is not what its record or the lock says:\n  {checking.listing(faults)}{remedy}"
         )
     plan = planning.plan(configfile)
     assessment = settling.assess(plan)
@@ -95,26 +102,20 @@ def restore(configfile: str, targets: Sequence[str], say: Callable[[str], None])
 
 def refuse(plan: Plan, assessment: settling.Assessment) -> None:
     """Raise `UserError` unless every artifact of the plan is there and what the study asks for."""
-    bad = list(assessment.faults)
-    known = {fault.path for fault in bad}
-    bad += [
-        Fault(path, state.value, "was made of what is not there or was changed")
-        for path, state in assessment.states.items()
-        if state not in (State.GOOD, State.DAMAGED, State.STALE, State.ABSENT, State.KEPT)
-        and path not in known
-    ]
-    bad += [
-        Fault(path, state.value, "was made of what is stale")
-        for path, state in assessment.states.items()
-        if state == State.STALE and path not in known
-    ]
-    if bad:
-        option = "" if plan.configfile == planning.DEFAULT else f" --configfile {plan.configfile}"
-        raise UserError(
-            f"{len({fault.path for fault in bad})} of {len(assessment.states)} artifacts are not what "
-            f"{plan.configfile} asks for; nothing was committed:\n  {checking.listing(bad)}\n"
-            f"Run 'snakemake --cores all{option}' to make what is missing or stale; delete what was changed"
-        )
+    bad = [path for path, state in assessment.states.items() if state != State.GOOD]
+    if not bad:
+        return
+    option = "" if plan.configfile == planning.DEFAULT else f" --configfile {plan.configfile}"
+    named = {fault.path for fault in assessment.faults}
+    # First what is wrong itself; of what stems from it, or was made by the same job, the number is enough.
+    more = len(set(bad) - named)
+    raise UserError(
+        f"{len(bad)} of {len(assessment.states)} artifacts are not what {plan.configfile} asks for; "
+        f"nothing was committed:\n  {checking.listing(assessment.faults)}\n"
+        + (f"  and {more} more, made with or of these\n" if more else "")
+        + f"Run 'snakemake --cores all{option}' to make what is missing or stale; "
+        "delete what was changed first"
+    )
 
 
 def folders(listed: Sequence[stages.Stage]) -> list[str]:
@@ -183,21 +184,19 @@ def _disagreements(paths: Sequence[str], locked: versions.Locked) -> list[Fault]
     return found
 
 
-def _refuse_other_bytes(plan: Plan, locked: versions.Locked) -> None:
-    faults = _disagreements(
-        [path for path in locked.files if path in plan.makers or path.endswith(records.SUFFIX)], locked
-    )
-    missing = [path for path in plan.makers if path not in locked.files and not path.startswith("data/raw/")]
-    faults += [Fault(path, checking.ABSENT, "did not reach dvc.lock") for path in missing]
-    # The lock says which bytes went in: they must be those whose records were checked.
-    for path in plan.makers:
-        record = records.record_path(path)
-        if path in locked.files and record.is_file():
-            promised = records.read(record)["artifact"]["md5"]
-            if promised != locked.files[path]:
-                faults.append(Fault(path, checking.DAMAGED, "changed while the snapshot was taken"))
+def _refuse_other_bytes(plan: Plan, assessment: settling.Assessment, locked: versions.Locked) -> None:
+    """Raise `UserError` unless the lock holds exactly the artifacts and records that were checked."""
+    wanted = [path for output in plan.makers for path in (output, str(records.record_path(output)))]
+    faults = [
+        Fault(path, checking.DAMAGED, "changed while the snapshot was taken")
+        for path in wanted
+        if path in locked.files and locked.files[path] != assessment.digests[path]
+    ]
+    faults += [
+        Fault(path, checking.ABSENT, "did not reach the lock") for path in wanted if path not in locked.files
+    ]
     if faults:
-        raise UserError(f"the snapshot was given up, dvc.lock is as it was:\n  {checking.listing(faults)}")
+        raise UserError(f"the snapshot was given up, the lock is as it was:\n  {checking.listing(faults)}")
 
 
 def _refuse_dirty() -> None:

@@ -367,7 +367,8 @@ def _tree(trail: Trail, path: str, first: str, rest: str, shown: dict[str, str],
         yield from (f"{bar}row: {_row(row)}" for row in trail.rows)
     if hidden:
         end = "├─ " if children else "└─ "
-        yield f"{rest}{end}{len(hidden)} cells, all of whose artifacts agree (--full shows them)"
+        cells = "1 cell" if len(hidden) == 1 else f"{len(hidden)} cells"
+        yield f"{rest}{end}{cells}, all of whose artifacts agree (--full shows them)"
     for index, child in enumerate(children):
         branch, further = ("└─ ", "   ") if index == len(children) - 1 else ("├─ ", "│  ")
         yield from _tree(trail, child, rest + branch, rest + further, shown, full)

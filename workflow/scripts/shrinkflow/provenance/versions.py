@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,15 +115,11 @@ def in_remote(md5s: Iterable[str]) -> dict[str, str] | None:
 
 
 def damaged_in_cache(md5s: Iterable[str]) -> list[str]:
-    """Return the hashes whose object in the cache has other bytes than its name says."""
+    """Return the files in the cache that have other bytes than their name says."""
     with _repo() as repo:
-        odb = repo.cache.local
-        places = {md5: Path(odb.oid_to_path(md5)) for md5 in set(md5s)}
-        return sorted(
-            md5
-            for md5, place in places.items()
-            if place.is_file() and files.digest(place) != md5.removesuffix(".dir")
-        )
+        places = {md5: Path(repo.cache.local.oid_to_path(md5)) for md5 in set(md5s)}
+        damaged = [md5 for md5, place in places.items() if place.is_file() and files.digest(place) != md5]
+        return sorted(os.path.relpath(places[md5]) for md5 in damaged)
 
 
 def commit(dvcfile: Path) -> None:
@@ -173,7 +170,9 @@ def fetch(path: str, md5: str) -> None:
                     f"{path} is neither in DVC's cache nor in the remote; run 'dvc push' where it was made"
                 ) from None
         if files.digest(place) != md5:
-            raise UserError(f"the copy of {path} in DVC's cache is damaged; delete {place} and run again")
+            raise UserError(
+                f"the copy of {path} in DVC's cache is damaged; delete {os.path.relpath(place)} and run again"
+            )
         with files.atomic(path) as part:
             part.write_bytes(place.read_bytes())
 
