@@ -152,8 +152,10 @@ def _bring(target: str, locked: versions.Locked, say: Callable[[str], None]) -> 
                 say(name)
                 versions.fetch(name, locked.files[name])
             brought.append(name)
-        if names and record in names:
-            wanted.extend(lineage.node(path).inputs)
+        if record in names:
+            found = lineage.node(path)
+            # A job is vouched for by the records of all that it made.
+            wanted.extend((*found.inputs, *found.outputs))
     return brought
 
 
@@ -166,6 +168,12 @@ def _files_of(target: str, locked: versions.Locked) -> list[str]:
         if (path == name or path.startswith(f"{name}/")) and not path.endswith(records.SUFFIX)
     ]
     if not below:
+        unread = [folder for folder in locked.unknown if name.startswith(folder) or folder.startswith(name)]
+        if unread:
+            raise UserError(
+                f"the list of files of {unread[0]} is neither in DVC's cache nor in a remote that can be "
+                "reached; run 'dvc push' where it was made, and 'dvc remote list' here"
+            )
         raise UserError(f"no snapshot holds {target}; it must be a file or folder of one, such as a cell's")
     return below
 

@@ -99,19 +99,23 @@ def in_remote(md5s: Iterable[str]) -> dict[str, str] | None:
         if not name:
             return None
         odb = repo.cloud.get_remote_odb()
-        local = odb.fs.protocol == "local"
-        if local and not Path(odb.path).parents[1].is_dir():
-            raise UserError(f"the remote '{name}' cannot be reached: no folder {Path(odb.path).parents[1]}")
+        found = dict.fromkeys(wanted, "is not in the remote; run 'dvc push'")
+        if odb.fs.protocol == "local":
+            if not Path(odb.path).parents[1].is_dir():
+                raise UserError(
+                    f"the remote '{name}' cannot be reached: no folder {Path(odb.path).parents[1]}"
+                )
+            # Not by DVC, which deletes a damaged object when asked whether it is there.
+            for md5 in wanted:
+                place = Path(odb.oid_to_path(md5))
+                if place.is_file():
+                    whole = files.digest(place) == md5
+                    found[md5] = "agrees" if whole else f"is damaged in the remote ({place})"
+            return found
         try:
-            held = set(odb.oids_exist(wanted))
+            return found | dict.fromkeys(odb.oids_exist(wanted), "agrees")
         except OSError as error:
             raise UserError(f"the remote '{name}' cannot be reached: {error}") from None
-        found = {md5: "agrees" if md5 in held else "is not in the remote; run 'dvc push'" for md5 in wanted}
-        if local:
-            for md5 in held:
-                if files.digest(odb.oid_to_path(md5)) != md5:
-                    found[md5] = f"is damaged in the remote ({odb.oid_to_path(md5)})"
-        return found
 
 
 def damaged_in_cache(md5s: Iterable[str]) -> list[str]:
