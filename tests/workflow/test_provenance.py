@@ -154,8 +154,9 @@ def test_adding_a_seed_or_a_strategy_computes_only_its_cells_by_dvc(spoilt):
 
 def test_a_changed_parameter_is_told_before_anything_runs(spoilt):
     spoilt.configure(with_lr(0.02))
-    assert json.loads(spoilt.does("dvc", "params", "diff", "--json")) == {
-        "config/config.yaml": {"recipes.short.lr": {"old": 0.05, "new": 0.02}}
+    diff = json.loads(spoilt.does("dvc", "params", "diff", "--json"))["config/config.yaml"]
+    assert {key: (value["old"], value["new"]) for key, value in diff.items()} == {
+        "recipes.short.lr": (0.05, 0.02)
     }
     said = spoilt.does("dvc", "status")
     assert "cells-digits-digitsnet-random" in said
@@ -284,3 +285,17 @@ def test_a_trail_names_every_step_with_its_hashes_settings_code_and_machine(snap
     assert "all agree" in said and "rebuild:" in said and "top-1" in said
     assert "no part of a cell" in snapshot.refused("trace", FIGURE, "--where", "color=red")
     assert "there are strategy: dense" in snapshot.refused("trace", FIGURE, "--where", "strategy=none")
+
+
+def test_a_cell_is_verified_and_a_crate_written_from_the_command_line(snapshot, tmp_path):
+    done = snapshot.shrinkflow("verify", "--cell", CELL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{CELL}/checkpoint.safetensors: identical" in done.stdout
+    assert done.stdout.endswith("5 of 5 artifacts are identical\n")
+    done = snapshot.shrinkflow("crate", "--out", str(tmp_path / "crate"), FIGURE)
+    assert done.returncode == 0, done.stderr
+    held = json.loads((tmp_path / "crate/ro-crate-metadata.json").read_text())["@graph"]
+    names = {entity["@id"] for entity in held}
+    assert {FIGURE, f"{CELL}/checkpoint.safetensors", "data/raw/digits/digits.csv.gz"} <= names
+    assert (tmp_path / "crate" / FIGURE).read_bytes() == (snapshot.folder / FIGURE).read_bytes()
+    assert "is there already" in snapshot.refused("crate", "--out", str(tmp_path / "crate"))

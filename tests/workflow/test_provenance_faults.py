@@ -55,7 +55,7 @@ def test_a_corrupt_object_in_the_remote(spoilt, bare, tmp_path):
     place = stored(tmp_path / "remote", files.digest(spoilt.folder / CHECKPOINT))
     place.chmod(0o644)
     good = place.read_bytes()
-    place.write_bytes(good[:-1] + b"?")
+    place.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     status, trail = spoilt.trail(CHECKPOINT)
     assert status == 1
     assert any("is damaged in the remote" in fault for fault in trail["faults"])
@@ -76,7 +76,8 @@ def test_a_corrupt_object_in_the_cache(spoilt, tmp_path):
     md5 = files.digest(spoilt.folder / CHECKPOINT)
     place = stored(spoilt.folder / ".dvc/cache", md5)
     place.chmod(0o644)
-    place.write_bytes(b"?" + place.read_bytes()[1:])
+    data = place.read_bytes()
+    place.write_bytes(bytes([data[0] ^ 1]) + data[1:])
     good = spoilt.artifacts()
     shutil.rmtree(spoilt.folder / "results")
     (tmp_path / "remote").rename(tmp_path / "elsewhere")
@@ -96,7 +97,7 @@ def test_no_remote_and_a_remote_that_is_gone(bare, tmp_path):
     bare.does("dvc", "remote", "remove", "store")
     for target in ([], [CELL]):
         assert "remote" in bare.refused("restore", *target)
-    assert not (bare.folder / "results").exists()
+    assert bare.artifacts() == {}
 
 
 def test_an_unreachable_remote_is_a_disagreement_unless_it_is_not_asked(spoilt, tmp_path):
@@ -174,7 +175,7 @@ def test_a_disk_that_is_full_during_a_snapshot(spoilt):
     done = spoilt.shrinkflow("snapshot", preexec_fn=small)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr, done.stderr
-    assert "File too large" in done.stderr
+    assert "File too large" in done.stderr or "is the disk full?" in done.stderr
     assert spoilt.lock() == before
     assert not list(spoilt.folder.rglob(".part.*"))
     assert spoilt.shrinkflow("snapshot").returncode == 0

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from shrinkflow import errors, fingerprint
@@ -21,27 +22,29 @@ EPILOG = """examples:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands."""
+    """Return the parser of all commands; `run` is the function of the one that was named."""
     top = argparse.ArgumentParser(
         prog="shrinkflow",
         description=__doc__,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, text: str) -> argparse.ArgumentParser:
+    def command(run: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+        name = run.__name__.removeprefix("_")
         added = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         added.add_argument("--configfile", metavar="YAML", help="the study (default: config/config.yaml)")
+        added.set_defaults(run=run)
         return added
 
-    snapshot = command("snapshot", "check every artifact of a study, then commit them to DVC")
+    snapshot = command(_snapshot, "check every artifact of a study, then commit them to DVC")
     snapshot.add_argument(
         "--allow-dirty", action="store_true", help="take it although git does not hold all code"
     )
-    restore = command("restore", "bring a study, or targets and their records, from DVC, and check them")
+    restore = command(_restore, "bring a study, or targets and their records, from DVC, and check them")
     restore.add_argument("targets", nargs="*", metavar="TARGET", help="a figure, a file, or a cell's folder")
-    trace = command("trace", "follow a figure, table, artifact or point back to the raw archives")
+    trace = command(_trace, "follow a figure, table, artifact or point back to the raw archives")
     trace.add_argument("target", metavar="TARGET", help="a file; a figure may lie anywhere")
     trace.add_argument(
         "--where",
@@ -54,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     trace.add_argument("--json", action="store_true", help="print JSON")
     trace.add_argument("--full", action="store_true", help="show every cell")
     trace.add_argument("--no-remote", action="store_true", help="do not ask the remote")
-    verify = command("verify", "compute cells again from their recorded inputs, and compare bytes")
+    verify = command(_verify, "compute cells again from their recorded inputs, and compare bytes")
     which = verify.add_mutually_exclusive_group()
     which.add_argument("--sample", type=_positive, default=5, metavar="N", help="N cells (default: 5)")
     which.add_argument("--all", action="store_true", help="every job of the study")
@@ -65,14 +68,14 @@ def parser() -> argparse.ArgumentParser:
         type=_positive,
         default=os.cpu_count() or 1,
         metavar="N",
-        help="jobs at once (default: all)",
+        help="jobs at once (default: as many as there are cores)",
     )
-    crate = command("crate", "write a Workflow Run RO-Crate of a study, or of targets")
+    crate = command(_crate, "write a Workflow Run RO-Crate of a study, or of targets")
     crate.add_argument("targets", nargs="*", metavar="TARGET", help="figures or other artifacts")
     crate.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="a folder that is not there")
-    stages = command("stages", "write the stages of a study, as DVC runs them, to its dvc.yaml")
+    stages = command(_stages, "write the stages of a study, as DVC runs them, to its dvc.yaml")
     stages.add_argument("--check", action="store_true", help="only check that they are current")
-    stage = command("stage", "make one stage: what `dvc repro` runs")
+    stage = command(_stage, "make one stage: what `dvc repro` runs")
     stage.add_argument("name", metavar="NAME", help="a stage of dvc.yaml")
     stage.add_argument("--cores", default="all", metavar="N", help="as for Snakemake (default: all)")
     return top
@@ -95,7 +98,7 @@ def main() -> None:
     """Run the command that the arguments name."""
     _use_project()
     args = parser().parse_args()
-    globals()[f"_{args.command}"](args)
+    args.run(args)
 
 
 def entry() -> None:

@@ -154,7 +154,9 @@ def _bring(target: str, locked: versions.Locked, say: Callable[[str], None]) -> 
             brought.append(name)
         if record in names:
             found = lineage.node(path)
-            # A job is vouched for by the records of all that it made.
+            # Of a job, all that it made is brought, or the records of it all: Snakemake knows whole jobs only.
+            if path in own:
+                own.update(found.outputs)
             wanted.extend((*found.inputs, *found.outputs))
     return brought
 

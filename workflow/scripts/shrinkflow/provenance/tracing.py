@@ -16,6 +16,10 @@ from shrinkflow.provenance import checking, lineage, planning, snapshots, stages
 from shrinkflow.provenance.checking import Checker
 from shrinkflow.provenance.lineage import Node
 
+# Verdicts that are no disagreement.
+NOT_HERE, NO_LOCK, NO_REMOTE, SKIPPED = "not here", "no snapshot", "no remote", "not asked"
+# What a trail tells of a record.
+_MADE = ("id", "command", "parameters", "code", "environment", "findings")
 # Cells of a trail that are shown one by one without being asked for.
 _FEW = 6
 # What a row of the table of results says of a cell, and its metrics.json must say too.
@@ -42,9 +46,6 @@ class Step:
         harmless = ("agrees", NOT_HERE, NO_LOCK, NO_REMOTE, SKIPPED)
         verdicts = (self.bytes, self.record, self.study, self.lock, self.remote)
         return [f"{self.path}: {verdict}" for verdict in verdicts if verdict not in harmless]
-
-
-NOT_HERE, NO_LOCK, NO_REMOTE, SKIPPED = "not here", "no snapshot", "no remote", "not asked"
 
 
 @dataclass(frozen=True)
@@ -243,9 +244,6 @@ def _steps(
             made={name: record[name] for name in _MADE} if record else {},
         )
     return found
-
-
-_MADE = ("id", "command", "parameters", "code", "environment", "findings")
 
 
 def _study(path: str, node: Node, plan: planning.Plan | None, checker: Checker) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -229,5 +230,7 @@ def _repo() -> Iterator[Any]:
             "the files of these places are neither in DVC's cache nor in the remote: "
             f"{', '.join(map(str, error.target_infos))}; run 'dvc push' where they were made"
         ) from None
+    except sqlite3.Error as error:
+        raise UserError(f"DVC cannot write what it remembers ({error}); is the disk full?") from None
     except (ConfigError, DvcException) as error:
         raise UserError(f"DVC: {' '.join(str(error).split())}") from None
