@@ -154,7 +154,7 @@ def _bring(target: str, locked: versions.Locked, say: Callable[[str], None]) -> 
             brought.append(name)
         if record in names:
             found = lineage.node(path)
-            # Of a job, all that it made is brought, or the records of it all: Snakemake knows whole jobs only.
+            # All that a job made is brought, or the records of it all: Snakemake knows whole jobs only.
             if path in own:
                 own.update(found.outputs)
             wanted.extend((*found.inputs, *found.outputs))
