@@ -18,7 +18,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from shrinkflow import files, records
+from shrinkflow.data.members import folder_digest
 from shrinkflow.errors import UserError
 
 DEFAULT = "config/config.yaml"
@@ -116,8 +119,6 @@ def bless(configfile: str, outputs: Sequence[str]) -> None:
 
 def configuration(study: str) -> str:
     """Return the file of a study in config/, by the study's name."""
-    import yaml
-
     for path in [
         Path(DEFAULT),
         *sorted(Path("config/studies").glob("*.yaml")),
@@ -131,9 +132,17 @@ def configuration(study: str) -> str:
 
 
 def sources(configfile: str) -> str:
-    """Return a hash of everything a plan is made of: the study, the rules, the code, the pins."""
+    """Return a hash of all a plan is made of: the study, its folders of pictures, rules, code and pins."""
     paths = sorted({path for pattern in _SOURCES for path in Path().glob(pattern)} | {Path(configfile)})
     listing = [f"{path.as_posix()} {files.digest(path)}" for path in paths if path.is_file()]
+    document = None
+    with contextlib.suppress(OSError, yaml.YAMLError):
+        document = yaml.safe_load(Path(configfile).read_text(encoding="utf-8"))
+    datasets = document.get("datasets") if isinstance(document, dict) else None
+    for entry in datasets.values() if isinstance(datasets, dict) else ():
+        folder = entry.get("folder") if isinstance(entry, dict) else None
+        if isinstance(folder, str) and Path(folder).is_dir():
+            listing.append(f"{folder} {folder_digest(folder)}")
     return hashlib.sha256("\n".join(listing).encode()).hexdigest()
 
 
