@@ -124,7 +124,7 @@ def make(folder: Path, finished: Project) -> Versioned:
     (project.folder / "study.yaml").unlink()
     project.configure(TINY)
     shutil.copytree(ROOT / ".dvc", project.folder / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp"))
-    for name in (".dvcignore", ".gitignore"):
+    for name in (".dvcignore", ".gitignore", "CITATION.cff"):
         shutil.copy2(ROOT / name, project.folder / name)
     project.does("git", "init", "-q", "-b", "main")
     project.does("dvc", "remote", "add", "-q", "-d", "store", str(folder / "remote"))
