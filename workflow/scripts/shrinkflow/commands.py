@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from shrinkflow import errors, fingerprint
@@ -132,8 +132,7 @@ def _snapshot(args: argparse.Namespace) -> None:
     from shrinkflow.provenance import snapshots
 
     taken = snapshots.take(_study(args), allow_dirty=args.allow_dirty)
-    for old, new in taken.aside:
-        print(f"moved aside, being of no cell of the study: {old} -> {new}")
+    _tell_aside(taken.aside)
     print(f"{taken.artifacts} artifacts in {taken.stages} stages are what the study asks for, and in DVC")
     print(f"next: git add {taken.lock.with_name('dvc.yaml')} {taken.lock}; git commit; dvc push")
 
@@ -211,13 +210,11 @@ def _stages(args: argparse.Namespace) -> None:
 
 
 def _stage(args: argparse.Namespace) -> None:
-    from shrinkflow.provenance import settling, snapshots, stages
+    from shrinkflow.provenance import snapshots
 
-    plan = planning.recall(_study(args))
-    stages.check(plan)
-    stage = stages.named(plan, args.name)
-    settling.make(plan, stage.jobs, args.cores)
-    for old, new in settling.set_aside(plan, snapshots.folders([stage])):
+    _tell_aside(snapshots.make_stage(_study(args), args.name, args.cores))
+
+
+def _tell_aside(moved: Iterable[tuple[str, str]]) -> None:
+    for old, new in moved:
         print(f"moved aside, being of no cell of the study: {old} -> {new}")
-    part = plan.upto(stage.jobs)
-    snapshots.refuse(part, settling.assess(part))

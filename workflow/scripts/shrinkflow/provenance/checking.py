@@ -158,8 +158,3 @@ def listing(faults: Iterable[Fault], limit: int = 20) -> str:
     lines = [str(fault) for fault in sorted(faults)]
     more = [f"... and {len(lines) - limit} more"] if len(lines) > limit else []
     return "\n  ".join([*lines[:limit], *more])
-
-
-def as_json(fault: Fault) -> dict[str, str]:
-    """Return a fault as JSON."""
-    return {"path": fault.path, "kind": fault.kind, "reason": fault.reason}

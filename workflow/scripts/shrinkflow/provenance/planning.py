@@ -80,15 +80,14 @@ class Plan:
         return replace(self, jobs=tuple(job for job in self.jobs if job.outputs in wanted))
 
 
-def plan(configfile: str, targets: Sequence[str] = ()) -> Plan:
-    """Return the plan of a study, or of what `targets` (files or rules) need of it.
+def plan(configfile: str) -> Plan:
+    """Return the plan of a study.
 
     Raises `UserError` where the study cannot work, in the words of the Snakefile.
     """
-    with _workflow(configfile, targets) as workflow:
+    with _workflow(configfile) as workflow:
         found = _read(configfile, workflow)
-    if not targets:
-        files.write_json(_cached(configfile), {"sources": sources(configfile), **_to_json(found)})
+    files.write_json(_cached(configfile), {"sources": sources(configfile), **_to_json(found)})
     return found
 
 
@@ -111,7 +110,7 @@ def bless(configfile: str, outputs: Sequence[str]) -> None:
     To be called for artifacts only whose records have been checked against the plan.
     """
     wanted = set(outputs)
-    with _workflow(configfile, ()) as workflow:
+    with _workflow(configfile) as workflow:
         for job in workflow.dag.jobs:
             if wanted & set(map(str, job.output)):
                 workflow.async_run(workflow.persistence.finished(job))
@@ -147,7 +146,7 @@ def sources(configfile: str) -> str:
 
 
 @contextlib.contextmanager
-def _workflow(configfile: str, targets: Sequence[str]) -> Iterator[Any]:
+def _workflow(configfile: str) -> Iterator[Any]:
     """Build Snakemake's graph of jobs, silently, running none."""
     from snakemake.api import SnakemakeApi
     from snakemake.exceptions import MissingInputException, MissingRuleException, WorkflowError
@@ -171,7 +170,6 @@ def _workflow(configfile: str, targets: Sequence[str]) -> Iterator[Any]:
             )
             made.dag(
                 settings.DAGSettings(
-                    targets=frozenset(targets),
                     # As in profiles/default, so that both see the same as stale.
                     max_checksum_file_size=10**12,
                     rerun_triggers=frozenset(

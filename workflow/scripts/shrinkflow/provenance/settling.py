@@ -80,8 +80,8 @@ def assess(plan: Plan) -> Assessment:
     return Assessment(states, tuple(faults), checker.digests)
 
 
-def agree(plan: Plan, assessment: Assessment) -> int:
-    """Tell Snakemake of the good artifacts that it would make again or has no memory of; count their jobs."""
+def agree(plan: Plan, assessment: Assessment) -> None:
+    """Tell Snakemake of the good artifacts that it would make again or has no memory of."""
     wanted = [
         job
         for job in plan.jobs
@@ -95,7 +95,6 @@ def agree(plan: Plan, assessment: Assessment) -> int:
         os.utime(records.record_path(path), (now, now))
     if outputs:
         planning.bless(plan.configfile, outputs)
-    return len(wanted)
 
 
 def make(plan: Plan, jobs: Collection[Job], cores: str) -> None:

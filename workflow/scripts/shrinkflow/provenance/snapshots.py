@@ -100,6 +100,21 @@ def restore(configfile: str, targets: Sequence[str], say: Callable[[str], None])
     return Restored(good, stale)
 
 
+def make_stage(configfile: str, name: str, cores: str) -> list[tuple[str, str]]:
+    """Let Snakemake make one stage of a study; return the files moved aside, as (from, to).
+
+    Raises `UserError`, so that DVC writes no lock, unless every artifact then is what the study asks for.
+    """
+    plan = planning.recall(configfile)
+    stages.check(plan)
+    stage = stages.named(plan, name)
+    settling.make(plan, stage.jobs, cores)
+    aside = settling.set_aside(plan, folders([stage]))
+    part = plan.upto(stage.jobs)
+    refuse(part, settling.assess(part))
+    return aside
+
+
 def refuse(plan: Plan, assessment: settling.Assessment) -> None:
     """Raise `UserError` unless every artifact of the plan is there and what the study asks for."""
     bad = [path for path, state in assessment.states.items() if state != State.GOOD]
