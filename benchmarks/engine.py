@@ -73,13 +73,12 @@ def engine_job(count: int, barrier: Any, results: Any) -> None:
     split = training.Split(dataset, dataset.train, {"mean": MEAN, "std": STD}, device)
     network, masks = network_and_masks()
     training.to(network, device)
-    named = dict(network.named_parameters())
-    layouts = {4: torch.channels_last, 2: torch.contiguous_format}
-    masked = [(named[k], m.float().contiguous(memory_format=layouts[m.dim()])) for k, m in masks.items()]
+    masking = training.Masking(masks)
+    masking.start(network)
     step = optimizer(network.parameters(), RECIPE)
     barrier.wait()
     began = time.perf_counter()
-    training.train_epoch(network, step, masked, split, RECIPE, 1, 1)
+    training.train_epoch(network, step, masking, split, RECIPE, 1, 1)
     results.put(time.perf_counter() - began)
 
 

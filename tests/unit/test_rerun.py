@@ -61,7 +61,9 @@ def project(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
     (tmp_path / "scratch").mkdir()
     scores = {"a": np.arange(6, dtype=np.float32), "b": np.arange(4, dtype=np.float32)}
-    files.write_tensors(SCORES, scores, {"order": ["a", "b"], "params": 10})
+    files.write_tensors(
+        SCORES, scores, {"order": ["a", "b"], "params": 10, "macs": 20, "uses": {"a": 2, "b": 2}}
+    )
     run("prune.py", "--scores", SCORES, "--scope", "global", "--ratio", "2", "--out", MASK)
     return folder
 
@@ -163,7 +165,11 @@ def test_an_artifact_that_is_not_here_is_compared_by_its_record(project):
 
 def test_a_record_that_says_what_is_not_so_is_told(project):
     good = record_of(MASK)
-    forge(MASK, parameters={"scope": "global", "ratio": 9.0}, findings={"collapsed": ["a"]})
+    forge(
+        MASK,
+        parameters={"ratio": 9.0, "budget": "parameters", "scope": "global"},
+        findings={"collapsed": ["a"]},
+    )
     said = 'parameters.ratio 9.0 then, 2.0 now; findings.collapsed.0 "a" then, absent now'
     outcome = again()
     assert not outcome.identical

@@ -5,11 +5,13 @@ import pytest
 import torch
 from torch import nn
 
-from shrinkflow import models, scoring, strategies, training
+from shrinkflow import measures, models, rounds, scoring, selection, strategies, training
 from shrinkflow.errors import UserError
 from shrinkflow.prunable import prunable
 from shrinkflow.seeds import Purpose, torch_generator
 from shrinkflow.strategies import SCORES
+from shrinkflow.targets import Sizes, Target
+from shrinkflow.way import Way
 from tests.unit.test_training import split
 
 
@@ -31,16 +33,16 @@ def two_layers() -> nn.Module:
 
 
 def test_the_registry_holds_the_five_baselines_and_the_control():
-    found = {name: (s.score, s.scope) for name, s in strategies.registered().items()}
-    assert found == {
-        "dense": ("none", "global"),
-        "global-gradient-magnitude": ("gradient-magnitude", "global"),
-        "global-magnitude": ("magnitude", "global"),
-        "layerwise-gradient-magnitude": ("gradient-magnitude", "layer"),
-        "layerwise-magnitude": ("magnitude", "layer"),
-        "random": ("random", "global"),
+    found = {name: (s.score, s.way) for name, s in strategies.registered().items()}
+    assert found.items() >= {
+        ("dense", ("none", Way())),
+        ("global-gradient-magnitude", ("gradient-magnitude", Way())),
+        ("global-magnitude", ("magnitude", Way())),
+        ("layerwise-gradient-magnitude", ("gradient-magnitude", Way(scope="layer"))),
+        ("layerwise-magnitude", ("magnitude", Way(scope="layer"))),
+        ("random", ("random", Way())),
     }
-    assert all(SCORES[name].source for name in SCORES.names())
+    assert all(SCORES[name].source and SCORES[name].cost for name in SCORES.names())
 
 
 def test_magnitude_by_hand():
@@ -89,14 +91,18 @@ def test_every_score_covers_the_prunable_weights_and_leaves_the_network_alone(na
     model = models.build("digitsnet", (1, 8, 8), 3, seed=1)
     model.train()  # as a checkpoint is loaded
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    found = scoring.score(name, model, split(), 1, {})
+    chosen = scoring.scorer(name, {})
+    found = scoring.score(chosen, model, split(), 1)
     weights = prunable(model)
-    assert list(found) == list(weights)
-    assert all(found[key].shape == tuple(weights[key].shape) for key in weights)
+    assert [key for key in found if key in weights] == list(weights)
+    ends = 1 if chosen.granularity == "filter" else None
+    assert all(found[key].shape == tuple(weights[key].shape)[:ends] for key in weights)
     assert all(found[key].dtype == np.float32 for key in weights)
-    # Scoring in train mode would move the statistics of batch-norm, as ShrinkBench does.
-    assert all(before[key].equal(value) for key, value in model.state_dict().items())
-    again = scoring.score(name, model, split(), 1, {})
+    if not name.startswith(strategies.CONFORMING):
+        # Scoring in train mode would move the statistics of batch-norm, as ShrinkBench does.
+        assert all(before[key].equal(value) for key, value in model.state_dict().items())
+    model.load_state_dict(before)
+    again = scoring.score(chosen, model, split(), 1)
     assert all((found[key] == again[key]).all() for key in found)
 
 
@@ -111,7 +117,7 @@ def test_all_scores_see_the_same_pictures_for_one_seed():
     model = models.build("digitsnet", (1, 8, 8), 3, seed=1)
     for _ in range(2):
         with registered("look", look):
-            scoring.score("look", model, split(), 7, {})
+            scoring.score(scoring.scorer("look", {}), model, split(), 7)
     assert seen[0] == seen[1]
     assert [len(batch) for batch in seen[0]] == [4, 4]
 
@@ -124,7 +130,7 @@ class registered:  # noqa: N801
 
     def __enter__(self) -> None:
         SCORES.names()
-        strategies.score(self.name, source="a test", strategies={})(self.function)
+        strategies.score(self.name, source="a test", cost="nothing", strategies={})(self.function)
 
     def __exit__(self, *_: object) -> None:
         del SCORES._entries[self.name]
@@ -153,11 +159,11 @@ def test_what_a_score_returns_is_checked(change, message):
 
     model = models.build("digitsnet", (1, 8, 8), 3, seed=1)
     with registered("broken", broken), pytest.raises(UserError, match=message):
-        scoring.score("broken", model, split(), 1, {})
+        scoring.score(scoring.scorer("broken", {}), model, split(), 1)
 
 
 def test_combinations_are_completed_by_defaults():
-    found = strategies.combine("mine", "gradient-magnitude", "layer", {"batches": 8})
+    found = strategies.combine("mine", "gradient-magnitude", {"batches": 8}, {"scope": "layer"})
     assert found.parameters == {"batches": 8, "batch_size": 64}
 
 
@@ -173,4 +179,94 @@ def test_combinations_are_completed_by_defaults():
 )
 def test_combinations_are_checked(score, parameters, message):
     with pytest.raises(UserError, match=message):
-        strategies.combine("mine", score, "global", parameters)
+        strategies.combine("mine", score, parameters, {})
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"scope": "layers"}, "'scope' must be one of global, layer, erk, .*like:STRATEGY, not 'layers'"),
+        ({"granularity": "4:2"}, "'granularity: 4:2' keeps everything; N must be smaller than M"),
+        ({"granularity": "2:4", "scope": "layer"}, "'scope' says nothing where 'granularity' is N:M"),
+        ({"granularity": "2-4"}, "'granularity' must be one of weight, filter, N:M, not '2-4'"),
+        ({"factor": 3.0}, "'factor' goes with 'schedule: iterative' only"),
+        ({"ramp": 0.5}, "'ramp' goes with 'schedule: gradual' only"),
+        ({"rounds": 3, "schedule": "iterative"}, "'rounds' goes with 'schedule: one-shot or gradual' only"),
+        ({"rewind_to": 3}, "'rewind_to' goes with 'retraining: weight-rewinding or learning-rate-rewinding'"),
+        ({"equal": "macs"}, "'equal' goes with 'retraining: scratch' only"),
+        ({"schedule": "soft"}, "'schedule: soft' does not go with 'granularity: weight'"),
+        (
+            {"granularity": "2:4", "schedule": "gradual"},
+            "'schedule: gradual' does not go with 'granularity: 2:4'",
+        ),
+        ({"granularity": "2:4", "schedule": "iterative"}, "'schedule: iterative' does not go with"),
+        ({"granularity": "filter"}, "score 'magnitude' is of single weights, which does not go with"),
+        ({"scope": "like:x", "schedule": "iterative"}, "'scope: like:x' goes with one-shot pruning"),
+        ({"start": "initialisation", "retraining": "scratch"}, "'start: initialisation' is pruning before"),
+        ({"schedule": "gradual", "retraining": "scratch"}, "'schedule: gradual' prunes while it finetunes"),
+    ],
+)
+def test_keys_that_do_not_go_together_are_told(keys, message):
+    with pytest.raises(UserError, match=message):
+        strategies.combine("mine", "magnitude", {}, keys)
+
+
+def test_a_score_of_filters_takes_no_single_weights():
+    with pytest.raises(
+        UserError, match="score 'fpgm' is of whole filters, which does not go with 'granularity: weight'"
+    ):
+        strategies.combine("mine", "fpgm", {}, {})
+    with pytest.raises(UserError, match="'scope: erk' does not go with 'granularity: filter'"):
+        strategies.combine("mine", "fpgm", {}, {"granularity": "filter", "scope": "erk"})
+
+
+def test_a_score_that_moves_weights_is_finetuned_from_there():
+    with pytest.raises(UserError, match="score 'woodfisher' moves the weights that stay, once"):
+        strategies.combine("mine", "woodfisher", {}, {"retraining": "scratch"})
+
+
+def test_conformance_takes_the_counterparts_under_their_own_names():
+    found = strategies.resolve("global-magnitude", "shrinkbench")
+    assert (found.name, found.score, found.way.scope) == (
+        "global-magnitude",
+        "shrinkbench-magnitude",
+        "shrinkbench-global",
+    )
+    with pytest.raises(UserError, match=r"ShrinkBench has no 'synflow' to conform with; it has .*random"):
+        strategies.resolve("synflow", "shrinkbench")
+
+
+def in_rounds(name: str, number: int, ratio: float, model: nn.Module) -> dict[str, np.ndarray]:
+    sizes = Sizes.of(measures.sizes(model, (1, 8, 8)))
+    target = Target(Way(rounds=number), ratio)
+    return rounds.scores(scoring.scorer(name, {}), model, split(), 1, sizes, target)
+
+
+def test_rounds_prune_what_they_pruned_before_first():
+    seen = []
+
+    def look(model, data, generator):
+        weights = prunable(model)
+        seen.append({name: int(weight.count_nonzero()) for name, weight in weights.items()})
+        return {name: weight.detach().abs() for name, weight in weights.items()}
+
+    model = models.build("digitsnet", (1, 8, 8), 3, seed=1)
+    size = sum(weight.numel() for weight in prunable(model).values())
+    total = sum(parameter.numel() for parameter in model.parameters())
+    with registered("look", look):
+        scores = in_rounds("look", 4, 10.0, model)
+    kept = (total / 10 - (total - size)) / size
+    # Before round k the network has the fraction kept^((k-1)/4) of its weights.
+    assert [sum(counts.values()) for counts in seen] == [round(kept ** (k / 4) * size) for k in range(4)]
+    # Weights lost in an earlier round rank below all others.
+    flat = np.sort(np.concatenate([array.ravel() for array in scores.values()]))
+    assert (flat[: size - sum(seen[-1].values())] == flat[0]).all() and flat[0] < 0
+    # The network given is left alone.
+    assert sum(int(weight.count_nonzero()) for weight in prunable(model).values()) == size
+
+
+def test_magnitude_in_rounds_is_magnitude_at_once():
+    model = models.build("digitsnet", (1, 8, 8), 3, seed=1)
+    at_once = selection.select(in_rounds("magnitude", 1, 8.0, model), 0.1, "global")
+    in_five = selection.select(in_rounds("magnitude", 5, 8.0, model), 0.1, "global")
+    assert all((at_once[name] == in_five[name]).all() for name in at_once)

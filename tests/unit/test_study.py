@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from docs import keys
-from shrinkflow import study, validation
+from shrinkflow import faults, study, validation
 from shrinkflow.errors import UserError
 from shrinkflow.recipe import Recipe
 from shrinkflow.study import Cell
@@ -146,9 +146,54 @@ def test_a_pair_may_have_its_own_recipe_ratios_and_weights():
         ("finetune", "none", "'finetune': unknown recipe 'none'; known: long, short"),
         ("strategies/2", "global-magnitud", "'strategies[2]': unknown strategy 'global-magnitud'; did you mean 'global-magnitude'?"),
         ("strategies/2", "random", "'strategies[2]': the strategy 'random' is listed twice; remove one"),
-        ("strategies/2", "dense", "'strategies[2]': 'dense' is the control and always runs; remove it"),
+        ("strategies/2", "dense", "'strategies[2]': 'dense' is the name of a control; controls always run, so remove it"),
+        ("strategies/2/name", "dense-mine", "'strategies[2]': 'dense-mine' is the name of a control"),
         ("strategies/2", 7, "'strategies[2]' must be text or a mapping, not 7"),
-        ("strategies/2", {"name": "x", "score": "magnitude"}, "the key 'scope' is missing in 'strategies[2]'"),
+        ("strategies/2", {"name": "x"}, "'strategies[2]': give either 'score', or 'file' and 'function'"),
+        ("strategies/2", {"name": "x", "score": "magnitude", "rounds": 0}, "'strategies[2].rounds' must be at least 1, not 0"),
+        ("strategies/2", {"name": "x", "score": "magnitude", "factor": 2.0}, "'strategies[2]': 'factor' goes with 'schedule: iterative' only; remove it"),
+        ("strategies/2", {"name": "x", "score": "magnitude", "recipe": "lng"}, "'strategies[2]': unknown recipe 'lng'; did you mean 'long'?"),
+        (
+            "strategies/2",
+            {"name": "x", "score": "magnitude", "granularity": "2:4"},
+            "strategy 'x': 2:4 does not fit 'features.0.weight' of 'digitsnet' on 'digits', whose 1 inputs 4 does not divide; add it to 'exclude'",
+        ),
+        (
+            "strategies/2",
+            {"name": "x", "score": "magnitude", "exclude": ["features.0.wieght"]},
+            "strategy 'x': 'digitsnet' on 'digits' has no prunable weight 'features.0.wieght'; did you mean 'features.0.weight'?",
+        ),
+        (
+            "strategies/2",
+            {"name": "x", "score": "magnitude", "exclude": ["features.6.weight"]},
+            "strategy 'x': compression ratio 4 is impossible for 'digitsnet' on 'digits', of whose",
+        ),
+        (
+            "strategies/2",
+            {"name": "x", "score": "random", "scope": "like:snip"},
+            "'strategies[2]': 'like:snip' takes the layer sizes of a strategy that is not in the study",
+        ),
+        ("strategies/2", {"name": "x", "score": "random", "scope": "like:x"}, "'strategies[2]': 'x' cannot lend its layer sizes"),
+        (
+            "pairs/0/strategies",
+            ["random", "mined"],
+            "'pairs[0].strategies': 'mined' is none of the study's strategies; did you mean 'mine'?",
+        ),
+        (
+            "strategies/2",
+            {"name": "x", "score": "magnitude", "retraining": "weight-rewinding", "rewind_to": 2},
+            "strategy 'x' rewinds to epoch 2, which was not saved: 'weights.A.keep' is [0]; add 2 there",
+        ),
+        (
+            "strategies/2",
+            {"name": "x", "score": "magnitude", "retraining": "learning-rate-rewinding", "rewind_to": 4},
+            "strategy 'x' rewinds to epoch 4, but recipe 'long' has 4; choose an earlier one",
+        ),
+        ("weights/A/keep", [0, 5], "'weights.A.keep': recipe 'long' has no epoch 5, but 4 epochs"),
+        ("strategies/2", {"name": "x", "file": "no.py", "function": "f"}, "'strategies[2]': there is no file 'no.py'"),
+        ("conformance", "shrinkbench", "'strategies[2]': 'conformance: shrinkbench' is for strategies of the registry"),
+        ("conformance", "theirs", "'conformance' must be one of none, shrinkbench, not 'theirs'"),
+        ("budget", "flops", "'budget' must be one of parameters, macs, not 'flops'"),
         (
             "strategies/2",
             {"name": "random", "score": "magnitude", "scope": "layer"},
@@ -165,6 +210,11 @@ def test_a_pair_may_have_its_own_recipe_ratios_and_weights():
         ("study", "demo\n", "'study' cannot be 'demo\\n': a name has up to 64 letters"),
         ("study", "x" * 65, "a name has up to 64 letters"),
         ("weights/$(id)", {"recipe": "long", "seed": 1}, "'$(id)' in 'weights' cannot be a name"),
+        (
+            "weights/A",
+            {"file": "x.th", "url": "https://example.org/x.th", "sha256": "0" * 64, "normalisation": {"mean": [0], "std": [1]}, "keep": [0]},
+            "'weights.A.keep' goes with 'recipe' only; remove it",
+        ),
         ("weights/A/seed", ..., "the key 'seed' is missing in 'weights.A'"),
         ("weights/A/recipe", "lng", "'weights.A': unknown recipe 'lng'; did you mean 'long'?"),
         ("weights/A/file", "x.th", "'weights.A' needs either 'recipe' and 'seed', or 'file'"),
@@ -205,7 +255,7 @@ def test_a_pair_may_have_its_own_recipe_ratios_and_weights():
     ],
 )  # fmt: skip
 def test_faults_are_told_in_a_sentence(monkeypatch, path, value, message):
-    monkeypatch.delenv(study.MIRROR, raising=False)
+    monkeypatch.delenv(faults.MIRROR, raising=False)
     with pytest.raises(UserError) as caught:
         study.load(with_change(path, value))
     lines = str(caught.value).split("\nerror: ")
@@ -235,6 +285,181 @@ def test_doubled_keys_are_found_where_yaml_readers_keep_silent(tmp_path):
         study.load(yaml.safe_load(path.read_text()), [path])
 
 
+# With two of its three layers whole, no more than this is left to prune.
+WHOLE = {
+    "name": "x",
+    "score": "filter-l1",
+    "granularity": "filter",
+    "exclude": ["features.3.weight", "features.6.weight"],
+}
+
+
+def with_strategies(*entries: object) -> dict:
+    return valid() | {"strategies": ["random", "global-magnitude", *entries]}
+
+
+def test_filters_cannot_be_pruned_to_nothing():
+    config = with_strategies("filter-l1") | {"ratios": [30]}
+    assert study.load(config).cells()
+    with pytest.raises(
+        UserError, match=r"strategy 'x': compression ratio 20 is impossible for whole filters"
+    ):
+        study.load(
+            with_strategies("filter-l1")
+            | {"ratios": [20], "strategies": ["random", "global-magnitude", WHOLE]}
+        )
+
+
+def test_weights_from_a_file_cannot_be_rewound():
+    config = with_strategies(
+        "lottery-ticket",
+        "scratch-magnitude",
+        {"name": "again", "score": "magnitude", "retraining": "learning-rate-rewinding", "recipe": "long"},
+    )
+    config["weights"] = {
+        "A": {
+            "file": "x.th",
+            "url": "https://example.org/x.th",
+            "sha256": "0" * 64,
+            "normalisation": {"mean": [0], "std": [1]},
+        }
+    }
+    with pytest.raises(UserError) as caught:
+        study.load(config)
+    told = str(caught.value)
+    assert (
+        "strategy 'lottery-ticket' rewinds the weights, but of 'A', read from a file, no epoch was saved"
+        in told
+    )
+    assert "strategy 'scratch-magnitude' trains by the recipe of the weights" in told
+    # The learning rate alone can go back, by a recipe that is named.
+    assert "'again'" not in told
+    config["strategies"] = [
+        "random",
+        "global-magnitude",
+        {"name": "lot", "score": "magnitude", "retraining": "weight-rewinding", "recipe": "long"},
+    ]
+    with pytest.raises(
+        UserError, match="'lot' rewinds the weights, but of 'A', read from a file, no epoch was saved"
+    ):
+        study.load(config)
+
+
+def chain(found: study.Study, cell: Cell) -> list[float]:
+    before = found.predecessor(cell)
+    return [*chain(found, before), cell.ratio] if before else [cell.ratio]
+
+
+@pytest.mark.parametrize(
+    ("factor", "ratio", "rounds"),
+    [
+        (2.0, 8.0, [2, 4, 8]),
+        (2.0, 5.0, [2, 4, 5]),
+        (4.0, 2.0, [2]),
+        (1.5, 3.0, [1.5, 2.25, 3]),
+        (2**0.5, 4.0, [1.41421, 2, 2.82843, 4]),
+    ],
+)
+def test_an_iterative_schedule_goes_through_the_powers_of_its_factor(factor, ratio, rounds):
+    found = study.load(
+        with_strategies({"name": "x", "score": "magnitude", "schedule": "iterative", "factor": factor})
+    )
+    assert chain(found, Cell("digits", "digitsnet", "A", "x", ratio, 1)) == rounds
+
+
+def test_chains_share_their_beginnings_and_another_ratio_changes_none():
+    config = with_strategies("iterative-magnitude")
+    few, many = (study.load(config | {"ratios": ratios}) for ratios in ([16], [4, 16, 24]))
+    here = [cell for cell in few.jobs() if cell.strategy == "iterative-magnitude"]
+    there = [cell for cell in many.jobs() if cell.strategy == "iterative-magnitude"]
+    assert {cell.ratio for cell in here} == {2, 4, 8, 16}
+    assert {cell.ratio for cell in there} == {2, 4, 8, 16, 24}
+    assert len(there) == len(set(there))
+    # Rounds that lie between the study's ratios are computed, and reported nowhere.
+    assert {cell.ratio for cell in few.cells() if cell.strategy == "iterative-magnitude"} == {16}
+
+
+def test_each_way_of_training_has_its_own_control():
+    entries = [
+        "snip", "synflow", "scratch-magnitude", "lottery-ticket", "iterative-magnitude", "gradual-magnitude", "filter-l1",
+        {"name": "equal", "score": "magnitude", "retraining": "scratch", "equal": "macs"},
+        {"name": "later", "score": "magnitude", "retraining": "learning-rate-rewinding", "rewind_to": 1},
+        {"name": "longer", "score": "magnitude", "recipe": "long"},
+    ]  # fmt: skip
+    found = study.load(with_strategies(*entries))
+    controls = {name: found.control(strategy).name for name, strategy in found.strategies.items()}
+    assert controls == {
+        **dict.fromkeys(
+            ["random", "global-magnitude", "iterative-magnitude", "gradual-magnitude", "filter-l1"], "dense"
+        ),
+        **dict.fromkeys(["snip", "synflow", "scratch-magnitude", "equal"], "dense-initialisation"),
+        "lottery-ticket": "dense-weight-rewinding-0",
+        "later": "dense-learning-rate-rewinding-1",
+        "longer": "dense-long",
+    }
+    cells = [cell for cell in found.cells() if cell.strategy in controls.values()]
+    assert {cell.ratio for cell in cells} == {1.0}
+    assert len(cells) == len(set(cells)) == 5 * 2 * 2
+    # A control is trained by the recipe of what it controls, and is its own control.
+    for name, control in controls.items():
+        one, other = (Cell("digits", "digitsnet", "A", which, 1.0, 1) for which in (name, control))
+        assert found.training(one) == found.training(other)
+        assert found.control(found.strategy(control)).name == control
+
+
+def test_recipes_are_those_of_finetuning_or_of_the_weights():
+    found = study.load(
+        with_strategies("snip", "lottery-ticket", {"name": "longer", "score": "magnitude", "recipe": "long"})
+    )
+    epochs = {
+        name: found.training(Cell("digits", "digitsnet", "A", name, 2.0, 1)).epochs
+        for name in found.strategies
+    }
+    assert epochs == {"random": 2, "global-magnitude": 2, "snip": 4, "lottery-ticket": 4, "longer": 4}
+
+
+def test_n_of_m_has_one_ratio():
+    found = study.load(
+        with_strategies(
+            {"name": "x", "score": "magnitude", "granularity": "1:4", "exclude": ["features.0.weight"]}
+        )
+    )
+    assert {cell.ratio for cell in found.cells() if cell.strategy == "x"} == {4.0}
+
+
+def test_a_pair_may_have_its_own_strategies_or_none():
+    config = with_strategies("snip")
+    config["pairs"] = [
+        {"dataset": "digits", "model": "digitsnet", "strategies": ["random"]},
+        {"dataset": "digits", "model": "digitsnet-x0.5", "strategies": []},
+    ]
+    found = study.load(config)
+    assert {(cell.model, cell.strategy) for cell in found.cells()} == {
+        ("digitsnet", "dense"),
+        ("digitsnet", "random"),
+        ("digitsnet-x0.5", "dense"),
+    }
+    assert found.figures() == ["compression", "speedup", "weights", "families"]
+
+
+def test_layer_sizes_are_lent_by_a_strategy_of_the_same_pair():
+    config = with_strategies({"name": "x", "score": "random", "scope": "like:global-magnitude"})
+    cell = Cell("digits", "digitsnet", "A", "x", 4.0, 1)
+    assert study.load(config).lender(cell) == Cell("digits", "digitsnet", "A", "global-magnitude", 4.0, 1)
+    config["pairs"] = [{"dataset": "digits", "model": "digitsnet", "strategies": ["random", "x"]}]
+    with pytest.raises(
+        UserError, match=r"'pairs\[0\].strategies': 'x' needs 'global-magnitude' there as well; add it"
+    ):
+        study.load(config)
+
+
+def test_ratios_of_macs_are_checked_as_such():
+    with pytest.raises(
+        UserError, match=r"ratio 1000 is impossible for 'digitsnet' on 'digits', of whose \d+ MACs"
+    ):
+        study.load(valid() | {"budget": "macs", "ratios": [1000]})
+
+
 def test_one_shot_cells_start_from_the_pretrained_weights():
     found = study.load(valid())
     assert all(found.predecessor(cell) is None for cell in found.cells())
@@ -255,7 +480,7 @@ def test_shipped_studies_are_valid(path, monkeypatch, tmp_path):
     # Files a study reads from the mirror need not be here.
     for name in ("cifar10-images.tar.gz", "resnet20-12fca82f.th"):
         (tmp_path / name).touch()
-    monkeypatch.setenv(study.MIRROR, str(tmp_path))
+    monkeypatch.setenv(faults.MIRROR, str(tmp_path))
     found = study.load(yaml.safe_load(path.read_text(encoding="utf-8")), [path])
     assert found.name == (path.stem if path.parent.name == "studies" else "demo")
     assert len(found.cells()) > 10

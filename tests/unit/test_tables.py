@@ -39,19 +39,19 @@ METRICS = {
 }
 
 
-def row(strategy="random", ratio=2.0, seed=0, weights="A", **metrics):
+def row(strategy="random", ratio=2.0, seed=0, weights="A", control="dense", **metrics):
     cell = {"dataset": "digits", "model": "digitsnet", "weights": weights, "strategy": strategy}
-    return cell | {"ratio": ratio, "seed": seed} | METRICS | metrics
+    return cell | {"ratio": ratio, "seed": seed, "control": control} | METRICS | metrics
 
 
 def frame(*rows):
     return pd.DataFrame(list(rows), columns=tables.CURVE_COLUMNS)
 
 
-def metrics_file(path, cell=None, **metrics):
+def metrics_file(path, cell=None, control="dense", **metrics):
     values = {"dataset": "digits", "model": "digitsnet", "weights": "A", "strategy": "random"}
     values |= {"ratio": 2, "seed": 0} | (cell or {})
-    document = {"cell": values, "metrics": METRICS | metrics, "layers": []}
+    document = {"cell": values, "control": control, "metrics": METRICS | metrics, "layers": []}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document), encoding="utf-8")
     return path
@@ -81,7 +81,7 @@ class TestResults:
     def test_columns_are_those_others_rely_on(self):
         table = tables.results(frame(row("dense", 1.0), row()))
         assert ",".join(table.columns) == (
-            "dataset,model,weights,strategy,ratio,seed,compression,speedup,params,params_nonzero,"
+            "dataset,model,weights,strategy,ratio,seed,control,compression,speedup,params,params_nonzero,"
             "macs,macs_nonzero,top1,top5,loss,val_top1,dense_top1,top1_change,pruned_val_top1,"
             "best_epoch,epochs,collapsed_layers"
         )
@@ -102,7 +102,36 @@ class TestResults:
         np.testing.assert_allclose(pruned["top1_change"], [-0.10, -0.10, -0.20])
         assert (table[table["strategy"] == "dense"]["top1_change"] == 0).all()
 
-    def test_order_dense_first_then_names_then_numbers(self):
+    def test_each_cell_meets_the_control_it_names(self):
+        scratch = "dense-initialisation"
+        table = tables.results(
+            frame(
+                row(scratch, 1.0, control=scratch, top1=0.60),
+                row(scratch, 1.0, seed=1, control=scratch, top1=0.61),
+                row("dense", 1.0, top1=0.80),
+                row("dense", 1.0, seed=1, top1=0.81),
+                row("snip", control=scratch, top1=0.70),
+                row("snip", seed=1, control=scratch, top1=0.72),
+                row("random", top1=0.70),
+            )
+        )
+        found = table.set_index(["strategy", "seed"])[["control", "dense_top1", "top1_change"]]
+        assert found["control"].to_dict() == {
+            ("dense", 0): "dense",
+            ("dense", 1): "dense",
+            (scratch, 0): scratch,
+            (scratch, 1): scratch,
+            ("random", 0): "dense",
+            ("snip", 0): scratch,
+            ("snip", 1): scratch,
+        }
+        assert found["dense_top1"].tolist() == [0.80, 0.81, 0.60, 0.61, 0.80, 0.60, 0.61]
+        # 0.70 is worse than 0.80, and better than 0.60.
+        np.testing.assert_allclose(found["top1_change"], [0, 0, 0, 0, -0.10, 0.10, 0.11])
+        assert tables.is_control(table).tolist() == [True] * 4 + [False] * 3
+        assert tables.summary(table)["control"].tolist() == ["dense", scratch, "dense", scratch]
+
+    def test_order_controls_first_then_names_then_numbers(self):
         cells = [
             ("b", 10.0, 0),
             ("b", 9.5, 10),
@@ -112,12 +141,14 @@ class TestResults:
             ("dense", 1.0, 9),
             ("dense", 1.0, 10),
         ]
-        table = tables.results(frame(*[row(*cell) for cell in cells]))
+        other = row("dense-later", 1.0, 0, control="dense-later")
+        table = tables.results(frame(other, *[row(*cell) for cell in cells]))
         order = list(zip(table["strategy"], table["ratio"], table["seed"], strict=True))
         assert order == [
             ("dense", 1.0, 0),
             ("dense", 1.0, 9),
             ("dense", 1.0, 10),
+            ("dense-later", 1.0, 0),
             ("a", 2.0, 0),
             ("b", 9.5, 9),
             ("b", 9.5, 10),
@@ -126,8 +157,21 @@ class TestResults:
 
     @pytest.mark.parametrize("other", [{"seed": 1}, {"weights": "B"}])
     def test_a_missing_control_is_named(self, other):
-        with pytest.raises(UserError, match=r"weights A, strategy random, ratio 2, seed 0 has no"):
+        with pytest.raises(UserError, match=r"A, strategy random, ratio 2, seed 0 has no .* add 'dense' at"):
             tables.results(frame(row(), row("dense", 1.0, **other)))
+
+    def test_the_control_of_others_does_not_do(self):
+        with pytest.raises(UserError, match=r"strategy snip, .* has no control; add 'dense-late'"):
+            tables.results(frame(row("dense", 1.0), row(), row("snip", control="dense-late")))
+
+    def test_a_control_is_at_ratio_1(self):
+        with pytest.raises(UserError, match=r"has no control; add 'dense' at ratio 1"):
+            tables.results(frame(row("dense", 2.0), row()))
+
+    def test_seeds_of_one_ratio_with_different_controls_are_refused(self):
+        others = [row(name, 1.0, seed, control=name) for name in ("dense", "dense-b") for seed in (0, 1)]
+        with pytest.raises(UserError, match=r"strategy random, ratio 2 have different controls"):
+            tables.results(frame(*others, row(), row(seed=1, control="dense-b")))
 
     def test_two_controls_of_one_seed_are_refused(self):
         with pytest.raises(UserError, match=r"strategy dense, ratio 1.5, seed 0 is there twice"):
@@ -161,11 +205,22 @@ class TestSummary:
 
     def test_columns(self):
         summary = tables.summary(fake_results.study()[0])
-        names = ["compression", "speedup", "top1", "top5", "loss", "val_top1", "top1_change"]
+        names = ["compression", "speedup", "params_nonzero", "macs_nonzero"]
+        names += ["top1", "top5", "loss", "val_top1", "top1_change"]
         assert list(summary.columns) == [
-            *["dataset", "model", "weights", "strategy", "ratio", "n"],
+            *["dataset", "model", "weights", "strategy", "ratio", "control", "n"],
             *[f"{name}_{part}" for name in names for part in ("mean", "sd", "low", "high")],
         ]
+
+    def test_sizes_are_means_of_counts(self, tmp_path):
+        cells = [row(seed=seed, params_nonzero=10 + seed, macs_nonzero=70) for seed in range(3)]
+        cells += [row("dense", 1.0, seed, params_nonzero=pd.NA) for seed in range(3)]
+        tables.write_results(tmp_path / "r.csv", tables.results(frame(*cells)))
+        summary = tables.summary(tables.read_results(tmp_path / "r.csv"))
+        assert summary["params_nonzero_mean"].tolist()[1:] == [11]
+        assert summary["params_nonzero_sd"].tolist()[1:] == [1]
+        assert summary["macs_nonzero_mean"].tolist() == [200, 70]
+        assert math.isnan(summary["params_nonzero_mean"][0])
 
     def test_one_seed_has_no_deviation(self, tmp_path):
         tables.write_summary(tmp_path / "s.csv", fake_results.study(seeds=1)[1])
@@ -189,9 +244,9 @@ class TestFiles:
         )
         tables.write_results(tmp_path / "r.csv", table)
         assert (tmp_path / "r.csv").read_bytes().decode().split("\n")[1:] == [
-            "digits,digitsnet,A,dense,1,0,2.000000,1.500000,100,50,300,200,0.750000,0.900000,"
+            "digits,digitsnet,A,dense,1,0,dense,2.000000,1.500000,100,50,300,200,0.750000,0.900000,"
             "0.500000,,0.750000,0.000000,0.400000,3,5,0",
-            "digits,digitsnet,A,random,2.5,0,inf,1.500000,100,50,300,200,0.666667,0.900000,"
+            "digits,digitsnet,A,random,2.5,0,dense,inf,1.500000,100,50,300,200,0.666667,0.900000,"
             "0.000000,0.800000,0.750000,-0.083333,0.400000,,5,0",
             "",
         ]
@@ -232,7 +287,7 @@ class TestFiles:
     )
     def test_a_name_stays_text(self, name, tmp_path):
         curve = metrics_file(tmp_path / "0.json", {"weights": name})
-        control = metrics_file(tmp_path / "1.json", {"weights": name, "strategy": "dense"})
+        control = metrics_file(tmp_path / "1.json", {"weights": name, "strategy": "dense", "ratio": 1})
         for path in (curve, control):
             (path.with_suffix(".csv")).write_text(collect.text(collect.collect([path])))
         table = tables.results(tables.read_curves([tmp_path / "0.csv", tmp_path / "1.csv"]))
@@ -281,7 +336,7 @@ class TestFiles:
 
 class TestCollect:
     def test_columns_are_those_the_tables_read(self):
-        assert [*collect.CELL, *collect.METRICS] == tables.CURVE_COLUMNS
+        assert tables.CURVE_COLUMNS == collect.COLUMNS
 
     def test_rows_are_ordered_by_number(self, tmp_path):
         cells = [(10, 0), (9.5, 1), (2, 10), (2, 9)]
@@ -297,7 +352,7 @@ class TestCollect:
         path = metrics_file(tmp_path / "m.json", {"ratio": 2.0}, top1=2 / 3, val_top1=None)
         line = collect.text(collect.collect([path])).splitlines()[1]
         assert line == (
-            "digits,digitsnet,A,random,2,0,2.0,1.5,100,50,300,200,0.6666666666666666,0.9,0.5,,0.4,3,5,0"
+            "digits,digitsnet,A,random,2,0,dense,2.0,1.5,100,50,300,200,0.6666666666666666,0.9,0.5,,0.4,3,5,0"
         )
 
     def test_a_cell_that_is_there_twice_is_named(self, tmp_path):
@@ -337,6 +392,7 @@ class TestCollect:
             ("[]", "lacks cell.dataset"),
             ("{}", "lacks cell.dataset"),
             ('{"cell": 3}', "lacks cell.dataset"),
+            ('{"control": "dense"}', "lacks cell.dataset"),
             ("{", "not valid JSON"),
         ],
     )
@@ -344,6 +400,20 @@ class TestCollect:
         (tmp_path / "m.json").write_text(text)
         with pytest.raises(UserError, match=says):
             collect.read_cell(tmp_path / "m.json")
+
+    @pytest.mark.parametrize("value", [None, 1, ["dense"], True])
+    def test_a_control_is_text(self, value, tmp_path):
+        path = metrics_file(tmp_path / "m.json", control=value)
+        with pytest.raises(UserError, match=r"^control of .*m\.json cannot be"):
+            collect.read_cell(path)
+
+    def test_a_missing_control_is_named(self, tmp_path):
+        path = metrics_file(tmp_path / "m.json")
+        document = json.loads(path.read_text())
+        del document["control"]
+        path.write_text(json.dumps(document))
+        with pytest.raises(UserError, match=r"m\.json lacks control; delete it and run again"):
+            collect.read_cell(path)
 
     def test_a_missing_metric_is_named(self, tmp_path):
         path = metrics_file(tmp_path / "m.json")
@@ -372,7 +442,7 @@ class TestPrograms:
         curves: dict[str, list[Path]] = {}
         for i, values in enumerate(json.loads(rows.to_json(orient="records"))):
             cell = {name: values.pop(name) for name in tables.CELL}
-            path = metrics_file(tmp_path / f"{i}.json", cell, **values)
+            path = metrics_file(tmp_path / f"{i}.json", cell, values.pop("control"), **values)
             curves.setdefault(cell["strategy"], []).append(path.relative_to(tmp_path))
         for strategy, paths in curves.items():
             done = run(

@@ -45,10 +45,11 @@ def split(part: str = "train", data: Dataset | None = None) -> training.Split:
     return training.Split(data, getattr(data, part), {"mean": data.mean, "std": data.std}, CPU)
 
 
-def run(recipe: Recipe, seed: int = 1, masks=None, network: nn.Module | None = None):
+def run(recipe: Recipe, seed: int = 1, masks=None, network: nn.Module | None = None, **options):
     training.start(1, "cpu")
     network = network or models.build("digitsnet", (1, 8, 8), 3, seed=5)
-    found = training.train(network, split(), split("validation"), recipe, seed, "a cell", masks)
+    masking = training.Masking(masks)
+    found = training.train(network, split(), split("validation"), recipe, seed, "a cell", masking, **options)
     return network, found
 
 
@@ -281,3 +282,45 @@ def test_a_checkpoint_for_other_pictures_is_refused():
     described = {"shape": [3, 32, 32], "classes": 10, "normalisation": {"mean": [0], "std": [1]}}
     with pytest.raises(UserError, match=r"the checkpoint is for pictures of \[3, 32, 32\] in 10"):
         training.fit(nn.Linear(1, 1), dataset(), described, Recipe("sgd", 1, 1), 1, CPU, "a cell")
+
+
+def test_a_training_that_begins_later_takes_the_rates_of_those_epochs():
+    recipe = Recipe("sgd", 0.1, 6, schedule="step", milestones=(2, 4), gamma=0.5)
+    _, found = run(recipe, begin=3)
+    assert [line.epoch for line in found.history] == [3, 4, 5, 6]
+    assert [line.lr for line in found.history] == [0, 0.05, 0.025, 0.025]
+    assert found.best_epoch > 3
+
+
+def test_rewinding_to_a_kept_epoch_repeats_the_training():
+    # Adam's moments are not kept, as in the papers: with plain SGD the rest of the training is the same.
+    recipe = Recipe("sgd", 0.05, 4, momentum=0.0, crop=1)
+    _, whole = run(recipe, keep=(0, 2, 4))
+    assert sorted(whole.kept) == [0, 2, 4]
+    network = models.build("digitsnet", (1, 8, 8), 3, seed=5)
+    assert all(whole.kept[0][name].equal(value) for name, value in network.state_dict().items())
+    network.load_state_dict(whole.kept[2])
+    _, rest = run(recipe, network=network, begin=2, keep=(4,))
+    assert all(rest.kept[4][name].equal(value) for name, value in whole.kept[4].items())
+
+
+def test_patience_does_not_stop_before_an_epoch_that_is_kept():
+    recipe = Recipe("sgd", 1e-9, 8, patience=1)
+    _, short = run(recipe)
+    _, long = run(recipe, keep=(6,))
+    assert len(short.history) < 6 < len(long.history)
+    assert sorted(long.kept) == [6]
+
+
+def test_masks_that_are_not_yet_final_are_not_chosen():
+    class Late(training.Masking):
+        def complete(self, epoch: int) -> bool:
+            return epoch == 3
+
+    training.start(1, "cpu")
+    network = models.build("digitsnet", (1, 8, 8), 3, seed=5)
+    recipe = Recipe("sgd", 1e-9, 4)
+    found = training.train(network, split(), split("validation"), recipe, 1, "a cell", Late())
+    # The last epoch was better.
+    assert found.history[4].val_loss < found.history[3].val_loss
+    assert found.best_epoch == 3

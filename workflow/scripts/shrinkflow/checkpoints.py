@@ -70,12 +70,29 @@ def save(path: str | os.PathLike[str], model: nn.Module, metadata: Mapping[str, 
     files.write_tensors(path, {name: tensor.numpy() for name, tensor in state.items()}, metadata)
 
 
-def load(path: str | os.PathLike[str]) -> tuple[nn.Module, dict[str, Any]]:
-    """Read what `save` wrote: (model in train mode on the CPU, metadata).
+def save_kept(
+    path: str | os.PathLike[str], kept: Mapping[int, Mapping[str, torch.Tensor]], metadata: Mapping[str, Any]
+) -> None:
+    """Write the state dicts of several epochs of one training into one file, tensors named `EPOCH/NAME`."""
+    tensors = {
+        f"{epoch}/{name}": value.numpy() for epoch, state in kept.items() for name, value in state.items()
+    }
+    files.write_tensors(path, tensors, metadata)
 
-    Raises `UserError` if the file is damaged, is no checkpoint, or does not fit its model.
+
+def load(path: str | os.PathLike[str], epoch: int | None = None) -> tuple[nn.Module, dict[str, Any]]:
+    """Read what `save` wrote, or one epoch of what `save_kept` wrote.
+
+    Returns (model in train mode on the CPU, metadata). Raises `UserError` if the file is damaged, is no
+    checkpoint, does not fit its model, or lacks the epoch.
     """
     arrays, metadata = files.read_tensors(path)
+    if epoch is not None:
+        arrays = {
+            name.partition("/")[2]: array for name, array in arrays.items() if name.startswith(f"{epoch}/")
+        }
+        if not arrays:
+            raise UserError(f"{path} does not hold epoch {epoch}; add it to 'keep' of these weights")
     match metadata:
         case {
             "model": str(name),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,6 +101,33 @@ def count(model: nn.Module, shape: tuple[int, int, int]) -> Counts:
         macs_nonzero=sum(layer.macs_nonzero for layer in layers),
         layers=tuple(layers),
     )
+
+
+def sizes(model: nn.Module, shape: tuple[int, int, int]) -> dict[str, Any]:
+    """Return what a selection has to know of a model, as metadata of its scores.
+
+    All parameters ("params"), all MACs for a picture of `shape` ("macs"), and how many MACs an entry of each
+    parameter takes ("uses": 0 for biases and batch-norm).
+    """
+    counts = count(model, shape)
+    uses = {layer.name: layer.macs // layer.weights for layer in counts.layers}
+    return {
+        "params": counts.params,
+        "macs": counts.macs,
+        "uses": {name: uses.get(name, 0) for name, _ in model.named_parameters()},
+    }
+
+
+def saved(model: nn.Module, shape: tuple[int, int, int], masks: Mapping[str, torch.Tensor]) -> float:
+    """Return MACs of a model / MACs that masks leave of it, for a picture of `shape`."""
+    layers = count(model, shape).layers
+    left = sum(
+        layer.macs
+        // layer.weights
+        * (int(masks[layer.name].count_nonzero()) if layer.name in masks else layer.weights)
+        for layer in layers
+    )
+    return sum(layer.macs for layer in layers) / left if left else math.inf
 
 
 def collapsed(layers: Iterable[Layer]) -> list[str]:

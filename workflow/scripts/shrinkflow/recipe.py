@@ -6,7 +6,7 @@ import argparse
 import math
 import shlex
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
@@ -49,6 +49,13 @@ def to_flags(recipe: Recipe) -> str:
         elif value != ():
             words += [f"--{flag}", *map(str, value if isinstance(value, tuple) else (value,))]
     return shlex.join(words)
+
+
+def stretched(recipe: Recipe, factor: float) -> Recipe:
+    """Return a recipe with `factor` times as many epochs, its milestones moved in proportion."""
+    epochs = max(1, round(recipe.epochs * factor))
+    milestones = tuple(min(max(1, round(epoch * factor)), epochs) for epoch in recipe.milestones)
+    return replace(recipe, epochs=epochs, milestones=milestones)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -27,6 +27,7 @@ class Purpose(IntEnum):
     DROPOUT = 6
     SCORE = 7
     SCORE_BATCH = 8
+    REINITIALISATION = 9
 
 
 def _sequence(seed: int, purpose: Purpose, keys: tuple[int, ...]) -> np.random.SeedSequence:

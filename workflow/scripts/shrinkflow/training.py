@@ -102,12 +102,13 @@ class Split:
                 yield self.inputs(images), self.labels[chosen]
 
     def drawn(
-        self, generator: torch.Generator, batches: int, batch_size: int
+        self, generator: torch.Generator, batches: int, batch_size: int, crop: int = 0, flip: bool = False
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield `batches` batches without augmentation, drawn without replacement: for scores."""
+        """Yield `batches` batches drawn without replacement, not augmented unless asked for: for scores."""
         order = torch.randperm(len(self), generator=generator)[: batches * batch_size]
         for chosen in order.to(self.images.device).split(batch_size):
-            yield self.inputs(self.images[chosen]), self.labels[chosen]
+            images = augment(self.images[chosen], crop, flip, generator)
+            yield self.inputs(images), self.labels[chosen]
 
 
 def augment(images: torch.Tensor, crop: int, flip: bool, generator: torch.Generator) -> torch.Tensor:
@@ -141,9 +142,49 @@ def evaluate(model: nn.Module, split: Split) -> measures.Evaluation:
     return measures.score_logits((model(pictures), labels) for pictures, labels in split.in_order())
 
 
+class Masking:
+    """What keeps a network pruned while it trains: here, masks that stay as they are.
+
+    `masks` maps parameter names to tensors of 0 and 1; none: a dense network.
+    """
+
+    def __init__(self, masks: Mapping[str, torch.Tensor] | None = None) -> None:
+        self.masks = dict(masks or {})
+        self._placed: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def start(self, model: nn.Module) -> None:
+        """Take the network, on its device, that will be trained; prune it."""
+        self._place(model)
+        self._apply()
+
+    def after_step(self, progress: float) -> None:
+        """See to the network after an optimizer step; `progress` in epochs of the recipe."""
+        self._apply()
+
+    def after_epoch(self, model: nn.Module, epoch: int) -> nn.Module:
+        """Return the pruned network of an epoch: the one to evaluate, and to keep if it is the best."""
+        return model
+
+    def complete(self, epoch: int) -> bool:
+        """Whether the network of an epoch is as small as it has to be, and so may be chosen."""
+        return True
+
+    def _place(self, model: nn.Module) -> None:
+        named = dict(model.named_parameters())
+        self._placed = [
+            (named[name], mask.to(named[name]).contiguous(memory_format=_format(mask)))
+            for name, mask in self.masks.items()
+        ]
+
+    @torch.no_grad()
+    def _apply(self) -> None:
+        for weight, mask in self._placed:
+            weight.mul_(mask)
+
+
 @dataclass(frozen=True)
 class Epoch:
-    """One line of a training's history. Epoch 0 is the network before any training."""
+    """One line of a training's history. The first is the network before any training."""
 
     epoch: int
     lr: float
@@ -154,11 +195,17 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Trained:
-    """What training leaves: the state of the best validation epoch, which one it was, the history."""
+    """What training leaves.
+
+    `state` and `masks` are those of the best validation epoch; `kept` holds the states, by epoch, that were
+    to be kept for rewinding.
+    """
 
     state: dict[str, torch.Tensor]
     best_epoch: int
     history: tuple[Epoch, ...]
+    masks: dict[str, torch.Tensor]
+    kept: dict[int, dict[str, torch.Tensor]]
 
 
 def train(
@@ -168,59 +215,75 @@ def train(
     recipe: Recipe,
     seed: int,
     label: str,
-    masks: Mapping[str, torch.Tensor] | None = None,
+    masking: Masking | None = None,
+    *,
+    begin: int = 0,
+    keep: Sequence[int] = (),
 ) -> Trained:
     """Train `model` in place by a recipe and return the state of its best validation epoch.
 
     The best epoch, of those trained, has the highest validation top-1; ties go to the lower loss, then
-    to the earlier epoch. `masks` maps parameter names to tensors of 0 and 1: a weight masked 0 is exactly
-    zero before the first step and after every one. `label` names the training in messages.
+    to the earlier epoch. `label` names the training in messages.
+
+    Args:
+        model: the network to train.
+        train_split: pictures to train with.
+        validation: pictures to choose the best epoch by.
+        recipe: how.
+        seed: of data order, augmentation and dropout, which depend on the epoch besides.
+        label: the name of the training in messages.
+        masking: what keeps the network pruned: a weight masked 0 is exactly zero after every step.
+        begin: epochs of the recipe to leave out at its start, learning-rate schedule included.
+        keep: epochs whose states to keep; 0 is the network as it comes.
 
     Raises:
         UserError: the loss is no longer finite.
     """
-    device = train_split.images.device
-    to(model, device)
-    named = dict(model.named_parameters())
-    masked = [
-        (named[name], mask.to(device).to(named[name].dtype).contiguous(memory_format=_format(mask)))
-        for name, mask in (masks or {}).items()
-    ]
-    _apply(masked)
+    to(model, train_split.images.device)
+    masking = masking or Masking()
+    masking.start(model)
     step = optimizer(model.parameters(), recipe)
     before = evaluate(model, validation)
-    history = [Epoch(0, 0.0, math.nan, before.loss, before.top1)]
-    best: tuple[tuple[float, float], int, dict[str, torch.Tensor]] | None = None
-    highest, improved = -1.0, 0
+    history = [Epoch(begin, 0.0, math.nan, before.loss, before.top1)]
+    kept = {begin: _snapshot(model)} if begin in keep else {}
+    best: tuple[tuple[float, float], int, dict[str, torch.Tensor], dict[str, torch.Tensor]] | None = None
+    highest, improved = -1.0, begin
     started = time.monotonic()
-    for epoch in range(1, recipe.epochs + 1):
+    for epoch in range(begin + 1, recipe.epochs + 1):
         torch.manual_seed(torch_seed(seed, Purpose.DROPOUT, epoch))
-        loss, rate = train_epoch(model, step, masked, train_split, recipe, seed, epoch)
-        found = evaluate(model, validation)
+        loss, rate = train_epoch(model, step, masking, train_split, recipe, seed, epoch)
+        pruned = masking.after_epoch(model, epoch)
+        found = evaluate(pruned, validation)
         if not math.isfinite(loss) or not math.isfinite(found.loss):
             raise UserError(
                 f"{label}: training diverged in epoch {epoch} (training loss {loss}, validation loss "
                 f"{found.loss}); lower 'lr' ({recipe.lr:g}) of its recipe"
             )
         history.append(Epoch(epoch, rate, loss, found.loss, found.top1))
-        if found.top1 > highest:
-            highest, improved = found.top1, epoch
-        quality = (found.top1, -found.loss)
-        if best is None or quality > best[0]:
-            best = (quality, epoch, _snapshot(model))
-        spent = time.monotonic() - started
-        _report(label, recipe, history[-1], spent)
-        if recipe.patience and epoch - improved >= recipe.patience:
+        if epoch in keep:
+            kept[epoch] = _snapshot(model)
+        if masking.complete(epoch):
+            quality = (found.top1, -found.loss)
+            if best is None or quality > best[0]:
+                best = (quality, epoch, _snapshot(pruned), dict(masking.masks))
+            if found.top1 > highest:
+                highest, improved = found.top1, epoch
+        else:
+            # Patience begins when the network has its size.
+            improved = epoch
+        _report(label, recipe, history[-1], (time.monotonic() - started) / (epoch - begin))
+        # An epoch that is to be kept may still lie ahead.
+        if recipe.patience and epoch - improved >= recipe.patience and epoch >= max(keep, default=0):
             print(f"{label}: no better for {recipe.patience} epochs, stopped", file=sys.stderr)
             break
-    assert best is not None  # the schema asks for at least one epoch
-    return Trained(best[2], best[1], tuple(history))
+    assert best is not None  # a recipe has at least one epoch, and the last one is complete
+    return Trained(best[2], best[1], tuple(history), best[3], kept)
 
 
 def train_epoch(
     model: nn.Module,
     step: Step,
-    masked: Sequence[tuple[torch.Tensor, torch.Tensor]],
+    masking: Masking,
     split: Split,
     recipe: Recipe,
     seed: int,
@@ -236,16 +299,10 @@ def train_epoch(
         loss = functional.cross_entropy(model(pictures), labels)
         loss.backward()
         step(rate)
-        _apply(masked)
+        masking.after_step(epoch - 1 + (index + 1) / steps)
         total += loss.detach() * len(labels)
         count += len(labels)
     return total.item() / count, rate
-
-
-@torch.no_grad()
-def _apply(masked: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
-    for weight, mask in masked:
-        weight.mul_(mask)
 
 
 def _format(tensor: torch.Tensor) -> torch.memory_format:
@@ -259,8 +316,7 @@ def _snapshot(model: nn.Module) -> dict[str, torch.Tensor]:
     }
 
 
-def _report(label: str, recipe: Recipe, line: Epoch, spent: float) -> None:
-    per_epoch = spent / line.epoch
+def _report(label: str, recipe: Recipe, line: Epoch, per_epoch: float) -> None:
     print(
         f"{label}: epoch {line.epoch}/{recipe.epochs}, lr {line.lr:.2g}, loss {line.train_loss:.4f}, "
         f"validation loss {line.val_loss:.4f}, top-1 {line.val_top1:.2%}, {per_epoch:.1f} s an epoch, "
@@ -278,23 +334,37 @@ def fit(
     seed: int,
     device: torch.device,
     label: str,
-    masks: Mapping[str, torch.Tensor] | None = None,
+    masking: Masking | None = None,
+    *,
+    begin: int = 0,
+    keep: Sequence[int] = (),
 ) -> Trained:
     """Train a network on a data set's training part, choosing on its validation part; see `train`.
 
     `described` is the metadata of the network's checkpoint: its normalisation is used, and it must have
     the data set's shape and classes.
     """
+    splits = splits_of(dataset, described, device, label)
+    return train(model, *splits, recipe, seed, label, masking, begin=begin, keep=keep)
+
+
+def splits_of(
+    dataset: Dataset, described: Mapping[str, Any], device: torch.device, label: str
+) -> tuple[Split, Split]:
+    """Return the training and the validation part, normalised as the metadata of a checkpoint says.
+
+    Raises `UserError` where the network is for other pictures or classes.
+    """
     if tuple(described["shape"]) != dataset.shape or described["classes"] != len(dataset.classes):
         raise UserError(
             f"{label}: the checkpoint is for pictures of {described['shape']} in {described['classes']} "
             f"classes, data set '{dataset.name}' has {list(dataset.shape)} in {len(dataset.classes)}"
         )
-    splits = [
-        Split(dataset, part, described["normalisation"], device)
-        for part in (dataset.train, dataset.validation)
-    ]
-    return train(model, splits[0], splits[1], recipe, seed, label, masks)
+    normalisation = described["normalisation"]
+    return (
+        Split(dataset, dataset.train, normalisation, device),
+        Split(dataset, dataset.validation, normalisation, device),
+    )
 
 
 def write(
@@ -304,8 +374,7 @@ def write(
     described: Mapping[str, Any],
     trained: Trained,
 ) -> None:
-    """Write the checkpoint of the best epoch (its number in the metadata) and the history."""
-    model.cpu().load_state_dict(trained.state)
+    """Write a network in the state of the best epoch (its number goes into the metadata) and the history."""
     checkpoints.save(checkpoint, model, {**described, "epoch": trained.best_epoch})
     write_history(history, trained.history)
 

@@ -24,8 +24,14 @@ Builder = Callable[[Shape, int], nn.Module]
 MODELS: Registry[Builder] = Registry("model", "shrinkflow.models")
 
 
-def build(name: str, shape: Shape, classes: int, seed: int | None) -> nn.Module:
-    """Build a model with the initial weights of `seed`, or on the meta device if `seed` is None.
+def build(
+    name: str,
+    shape: Shape,
+    classes: int,
+    seed: int | None,
+    purpose: seeds.Purpose = seeds.Purpose.INITIALISATION,
+) -> nn.Module:
+    """Build a model with the initial weights of `seed` and a purpose; on the meta device if `seed` is None.
 
     A model on the meta device has shapes but no numbers: enough for counting, and for loading a
     checkpoint into. Neither way touches the state of torch's generators. Raises `UserError` for an
@@ -37,8 +43,17 @@ def build(name: str, shape: Shape, classes: int, seed: int | None) -> nn.Module:
             return builder(shape, classes)
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed, which would reseed the generators of accelerators too.
-        torch.default_generator.manual_seed(seeds.torch_seed(seed, seeds.Purpose.INITIALISATION))
+        torch.default_generator.manual_seed(seeds.torch_seed(seed, purpose))
         return builder(shape, classes)
+
+
+def at_width(name: str, width: float) -> str:
+    """Return what a network is called that has `width` times the channels: "resnet20-x0.5".
+
+    The width multiplier of Howard et al. 2017 (MobileNets), by which Zagoruyko & Komodakis 2016 widened
+    ResNets: it multiplies the channels of every layer, so parameters and MACs change by about its square.
+    """
+    return name if width == 1 else f"{name}-x{width:g}"
 
 
 def he_normal(weight: torch.Tensor, mode: Literal["fan_in", "fan_out"] = "fan_in") -> None:

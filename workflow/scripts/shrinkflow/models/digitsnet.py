@@ -1,22 +1,30 @@
-"""DigitsNet: a small convolutional network for pictures as small as 8 x 8 digits."""
+"""DigitsNet: a small convolutional network for pictures as small as 8 x 8 digits, in several widths."""
 
 from __future__ import annotations
+
+from functools import partial
 
 import torch
 from torch import nn
 
-from shrinkflow.models import MODELS, Shape, he_normal, require
+from shrinkflow.models import MODELS, Shape, at_width, he_normal, require
 
 
 class DigitsNet(nn.Module):
-    """Convolutions of 32, 64 and 128 channels with batch-norm, average pooling, classifier."""
+    """Convolutions of 32, 64 and 128 channels with batch-norm, average pooling, classifier.
 
-    def __init__(self, channels: int, classes: int) -> None:
+    `width` multiplies the channels; it must leave them whole.
+    """
+
+    def __init__(self, channels: int, classes: int, width: float = 1) -> None:
         super().__init__()
+        first, second, third = (int(width * outputs) for outputs in (32, 64, 128))
         self.features = nn.Sequential(
-            *_block(channels, 32, stride=2), *_block(32, 64, stride=2), *_block(64, 128, stride=1)
+            *_block(channels, first, stride=2),
+            *_block(first, second, stride=2),
+            *_block(second, third, stride=1),
         )
-        self.classifier = nn.Linear(128, classes)
+        self.classifier = nn.Linear(third, classes)
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """Return logits [n, classes] for pictures [n, channels, height, width]."""
@@ -32,8 +40,10 @@ def _block(inputs: int, outputs: int, stride: int) -> tuple[nn.Module, ...]:
     return convolution, nn.BatchNorm2d(outputs), nn.ReLU()
 
 
-@MODELS.adder("digitsnet")
-def digitsnet(shape: Shape, classes: int) -> nn.Module:
-    """Build a DigitsNet for pictures of at least 4 x 4."""
-    require("digitsnet", shape, classes, side=4)
-    return DigitsNet(shape[0], classes)
+def _digitsnet(width: float, shape: Shape, classes: int) -> nn.Module:
+    require(at_width("digitsnet", width), shape, classes, side=4)
+    return DigitsNet(shape[0], classes, width)
+
+
+for _width in (1, 0.75, 0.5, 0.25, 0.125):
+    MODELS.register(at_width("digitsnet", _width), partial(_digitsnet, _width), __name__)

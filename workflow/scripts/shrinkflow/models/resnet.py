@@ -1,6 +1,7 @@
-"""CIFAR ResNets with parameter-free shortcuts: ResNet-20, 32, 44, 56 and 110.
+"""CIFAR ResNets with parameter-free shortcuts: depths 8 to 110, and narrower ones.
 
-He, Zhang, Ren, Sun: "Deep Residual Learning for Image Recognition" (2016), section 4.2, option A.
+He, Zhang, Ren, Sun: "Deep Residual Learning for Image Recognition" (2016), section 4.2, option A. The
+paper has depths 20, 32, 44, 56 and 110; smaller and narrower networks are what a pruned one competes with.
 Parameter names are those of github.com/akamaster/pytorch_resnet_cifar10, so that its weights fit.
 """
 
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from shrinkflow.models import MODELS, Shape, he_normal, require
+from shrinkflow.models import MODELS, Shape, at_width, he_normal, require
 
 
 class Block(nn.Module):
@@ -38,16 +39,20 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Three stages, of `blocks` blocks each and 16, 32 and 64 channels."""
+    """Three stages, of `blocks` blocks each and 16, 32 and 64 channels.
 
-    def __init__(self, blocks: int, channels: int, classes: int) -> None:
+    `width` multiplies the channels; it must leave them even, for half of the new ones come before the old.
+    """
+
+    def __init__(self, blocks: int, channels: int, classes: int, width: float = 1) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        self.layer1 = _stage(blocks, 16, 16, stride=1)
-        self.layer2 = _stage(blocks, 16, 32, stride=2)
-        self.layer3 = _stage(blocks, 32, 64, stride=2)
-        self.linear = nn.Linear(64, classes)
+        first, second, third = (int(width * outputs) for outputs in (16, 32, 64))
+        self.conv1 = nn.Conv2d(channels, first, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(first)
+        self.layer1 = _stage(blocks, first, first, stride=1)
+        self.layer2 = _stage(blocks, first, second, stride=2)
+        self.layer3 = _stage(blocks, second, third, stride=2)
+        self.linear = nn.Linear(third, classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 he_normal(module.weight)
@@ -65,10 +70,12 @@ def _stage(blocks: int, inputs: int, outputs: int, stride: int) -> nn.Sequential
     return nn.Sequential(first, *(Block(outputs, outputs, 1) for _ in range(blocks - 1)))
 
 
-def _resnet(depth: int, shape: Shape, classes: int) -> nn.Module:
-    require(f"resnet{depth}", shape, classes, side=4)
-    return ResNet((depth - 2) // 6, shape[0], classes)
+def _resnet(depth: int, width: float, shape: Shape, classes: int) -> nn.Module:
+    require(at_width(f"resnet{depth}", width), shape, classes, side=4)
+    return ResNet((depth - 2) // 6, shape[0], classes, width)
 
 
-for _depth in (20, 32, 44, 56, 110):
-    MODELS.register(f"resnet{_depth}", partial(_resnet, _depth), __name__)
+for _depth in (8, 14, 20, 26, 32, 44, 56, 110):
+    for _width in (1, 0.75, 0.5, 0.25) if _depth <= 56 else (1,):
+        _name = at_width(f"resnet{_depth}", _width)
+        MODELS.register(_name, partial(_resnet, _depth, _width), __name__)

@@ -1,4 +1,4 @@
-"""CIFAR-VGG: VGG-16 with batch-norm and dropout for 32 x 32 pictures.
+"""CIFAR-VGG: VGG-16 with batch-norm and dropout for 32 x 32 pictures, in several widths.
 
 Simonyan & Zisserman 2015, configuration D, in Zagoruyko's version for CIFAR-10
 (torch.ch/blog/2015/07/30/cifar.html), which ShrinkBench (Blalock et al. 2020) uses too: the
@@ -8,24 +8,30 @@ convolutions have biases, and the parameter names are ShrinkBench's.
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import partial
 
 import torch
 from torch import nn
 
-from shrinkflow.models import MODELS, Shape, he_normal, require
+from shrinkflow.models import MODELS, Shape, at_width, he_normal, require
 
 # For each stage: channels, number of convolutions, dropout after each convolution but the last.
 _STAGES = ((64, 2, 0.3), (128, 2, 0.4), (256, 3, 0.4), (512, 3, 0.4), (512, 3, 0.4))
 
 
 class CifarVGG(nn.Module):
-    """Thirteen 3 x 3 convolutions in five max-pooled stages, and a classifier with dropout."""
+    """Thirteen 3 x 3 convolutions in five max-pooled stages, and a classifier with dropout.
 
-    def __init__(self, shape: Shape, classes: int) -> None:
+    `width` multiplies the channels of the convolutions and of the hidden layer; it must leave them whole.
+    """
+
+    def __init__(self, shape: Shape, classes: int, width: float = 1) -> None:
         super().__init__()
-        inputs, height, width = shape
+        inputs, rows, columns = shape
         layers: list[nn.Module] = []
-        for outputs, convolutions, dropout in _STAGES:
+        hidden = int(width * 512)
+        for channels, convolutions, dropout in _STAGES:
+            outputs = int(width * channels)
             for index in range(convolutions):
                 layers.append(_convolution(inputs, outputs))
                 if index < convolutions - 1:
@@ -33,15 +39,15 @@ class CifarVGG(nn.Module):
                 inputs = outputs
             # Rounding up keeps one value where nothing is left to halve.
             layers.append(nn.MaxPool2d(2, ceil_mode=True))
-            height, width = (height + 1) // 2, (width + 1) // 2
+            rows, columns = (rows + 1) // 2, (columns + 1) // 2
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(
             nn.Dropout(0.5),
-            nn.Linear(inputs * height * width, 512),
-            nn.BatchNorm1d(512),
+            nn.Linear(inputs * rows * columns, hidden),
+            nn.BatchNorm1d(hidden),
             nn.ReLU(),
             nn.Dropout(0.5),
-            nn.Linear(512, classes),
+            nn.Linear(hidden, classes),
         )
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
@@ -58,8 +64,11 @@ def _convolution(inputs: int, outputs: int) -> nn.Module:
     return nn.Sequential(OrderedDict(conv=convolution, bn=norm, relu=nn.ReLU()))
 
 
-@MODELS.adder("cifar-vgg")
-def cifar_vgg(shape: Shape, classes: int) -> nn.Module:
-    """Build a CIFAR-VGG; larger pictures than 32 x 32 widen its first linear layer."""
-    require("cifar-vgg", shape, classes, side=1)
-    return CifarVGG(shape, classes)
+def _cifar_vgg(width: float, shape: Shape, classes: int) -> nn.Module:
+    # Larger pictures than 32 x 32 widen the first linear layer.
+    require(at_width("cifar-vgg", width), shape, classes, side=1)
+    return CifarVGG(shape, classes, width)
+
+
+for _width in (1, 0.75, 0.5, 0.25):
+    MODELS.register(at_width("cifar-vgg", _width), partial(_cifar_vgg, _width), __name__)

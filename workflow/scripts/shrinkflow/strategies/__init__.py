@@ -1,38 +1,57 @@
-"""Strategies: which weights matter. One file per score; selection, scope and budget live elsewhere.
+"""Strategies: which weights matter. One file per score; selection, schedules and training live elsewhere.
 
 A score is a function `(model, data, generator, *, parameters...)` that returns one tensor per prunable
-weight, of its shape, higher meaning more important. The model is in evaluation mode and is the
-function's to use up; `data(batches, batch_size)` yields normalised training pictures with labels, drawn
-by a stream of their own; `generator` is for the score's own draws.
+weight, higher meaning more important: of the weight's shape, or, for whole filters, of shape [outputs]. The
+model is in evaluation mode and is the function's to use up; `data(batches, batch_size)` yields normalised
+training pictures with labels, drawn by a stream of their own; `generator` is for the score's own draws.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from shrinkflow import own, way
 from shrinkflow.errors import UserError, nearest
 from shrinkflow.registry import Registry
+from shrinkflow.way import Way
 
 if TYPE_CHECKING:
     import torch
 
-    Data = Callable[[int, int], Iterator[tuple[torch.Tensor, torch.Tensor]]]
     Scores = dict[str, torch.Tensor]
 
+    class Data(Protocol):
+        """The source of a score's pictures: normalised [b, c, h, w], and labels [b], of each batch."""
+
+        def __call__(
+            self, batches: int, batch_size: int, crop: int = 0, flip: bool = False
+        ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+            """Yield batches of training pictures, augmented where that is asked for."""
+
+
 CONTROL = "dense"
+# Before the names of scores and strategies that do as ShrinkBench does.
+CONFORMING = "shrinkbench-"
 
 
 @dataclass(frozen=True)
 class Score:
-    """A scoring function, the paper it comes from, and the strategies it makes: scope by name."""
+    """A scoring function, the paper it comes from, what it costs, and the strategies made of it.
+
+    `granularity` is what it scores: "weight" or "filter". `update` is a function that moves the weights
+    that stay, once it is known which (see `update`).
+    """
 
     function: Callable[..., Scores]
     source: str
-    strategies: Mapping[str, str]
+    cost: str
+    strategies: Mapping[str, Way]
+    granularity: str = way.WEIGHT
+    update: Callable[..., Scores] | None = None
 
     def parameters(self) -> dict[str, Any]:
         """Return {parameter: default} of what a study may set."""
@@ -42,24 +61,42 @@ class Score:
 
 @dataclass(frozen=True)
 class Strategy:
-    """What a name under a study's `strategies` stands for."""
+    """What a name under a study's `strategies` stands for. `file`: the user's own, where the score lies."""
 
     name: str
     score: str
-    scope: str
     parameters: Mapping[str, Any]
+    way: Way
+    file: str | None = None
 
 
 SCORES: Registry[Score] = Registry("score", "shrinkflow.strategies")
 
 
 def score(
-    name: str, *, source: str, strategies: Mapping[str, str]
+    name: str,
+    *,
+    source: str,
+    cost: str,
+    strategies: Mapping[str, Way],
+    granularity: str = way.WEIGHT,
+    update: Callable[..., Scores] | None = None,
 ) -> Callable[[Callable[..., Scores]], Callable[..., Scores]]:
-    """Register a scoring function: its name, its source, and {strategy name: scope}."""
+    """Register a scoring function.
+
+    Args:
+        name: of the score.
+        source: the paper, or papers: author and year.
+        cost: what scoring takes, in a few words: "1 batch, forward and backward".
+        strategies: {strategy name: way}, for the strategies that need no parameters.
+        granularity: "weight" or "filter".
+        update: `(model, data, masks, *, parameters...)` with the score's parameters, and masks (bool, True =
+            kept) by name; returns new values for prunable weights, those pruned being zero (Hassibi 1993).
+    """
 
     def add(function: Callable[..., Scores]) -> Callable[..., Scores]:
-        SCORES.register(name, Score(function, source, strategies), function.__module__)
+        entry = Score(function, source, cost, strategies, granularity, update)
+        SCORES.register(name, entry, function.__module__)
         return function
 
     return add
@@ -68,32 +105,110 @@ def score(
 def registered() -> dict[str, Strategy]:
     """Return every strategy of the registry by name, sorted."""
     found = [
-        Strategy(name, score_name, scope, SCORES[score_name].parameters())
+        Strategy(name, score_name, SCORES[score_name].parameters(), chosen)
         for score_name in SCORES.names()
-        for name, scope in SCORES[score_name].strategies.items()
+        for name, chosen in SCORES[score_name].strategies.items()
     ]
     return {strategy.name: strategy for strategy in sorted(found, key=lambda s: s.name)}
 
 
-def combine(name: str, score_name: str, scope: str, parameters: Mapping[str, Any]) -> Strategy:
+def resolve(entry: str | Mapping[str, Any], conformance: str = "none") -> Strategy:
+    """Return the strategy that an entry of a study's list stands for: a name, or a mapping.
+
+    `conformance` is "none" or "shrinkbench": then a strategy does as ShrinkBench does, under its own name.
+    Raises `UserError` for unknown names, and for keys that do not go together.
+    """
+    known = registered()
+    if isinstance(entry, str):
+        if entry not in known:
+            raise UserError(f"unknown strategy '{entry}'{nearest(entry, known)}")
+        if conformance == "none" or entry.startswith(CONFORMING):
+            return known[entry]
+        if f"{CONFORMING}{entry}" not in known:
+            theirs = [name.removeprefix(CONFORMING) for name in known if name.startswith(CONFORMING)]
+            raise UserError(f"ShrinkBench has no '{entry}' to conform with; it has {', '.join(theirs)}")
+        return replace(known[f"{CONFORMING}{entry}"], name=entry)
+    keys = {
+        key: value
+        for key, value in entry.items()
+        if key not in ("name", "score", "file", "function", "parameters")
+    }
+    parameters = entry.get("parameters", {})
+    if conformance != "none":
+        raise UserError(f"'conformance: {conformance}' is for strategies of the registry; name one of them")
+    if ("score" in entry) == ("file" in entry):
+        raise UserError("give either 'score', or 'file' and 'function'")
+    if "score" in entry:
+        if "function" in entry:
+            raise UserError("'function' goes with 'file' only; remove it")
+        return combine(entry["name"], entry["score"], parameters, keys)
+    if "function" not in entry:
+        raise UserError("the key 'function' is missing: which function of 'file' scores?")
+    title = f"function '{entry['function']}' in '{entry['file']}'"
+    chosen = complete(title, own.parameters(entry["file"], entry["function"]), parameters)
+    return Strategy(entry["name"], entry["function"], chosen, way.from_mapping(keys), entry["file"])
+
+
+def combine(name: str, score_name: str, parameters: Mapping[str, Any], keys: Mapping[str, Any]) -> Strategy:
     """Return a study's own combination, its parameters checked and completed by the defaults.
 
-    Raises:
-        UserError: an unknown score or parameter, or a parameter of another type than its default.
+    `keys` are those of `Way`. Raises `UserError` for an unknown score or parameter, a parameter of another
+    type than its default, and keys that do not go together or not with the score.
     """
-    defaults = SCORES[score_name].parameters()
-    for key, value in parameters.items():
+    entry = SCORES[score_name]
+    chosen = way.from_mapping(keys)
+    filters = chosen.granularity == way.FILTER
+    if filters != (entry.granularity == way.FILTER):
+        kind = "whole filters" if entry.granularity == way.FILTER else "single weights"
+        raise UserError(
+            f"score '{score_name}' is of {kind}, which does not go with 'granularity: {chosen.granularity}'"
+        )
+    if entry.update and (chosen.while_training or chosen.retraining != way.FINETUNE or chosen.pattern):
+        raise UserError(
+            f"score '{score_name}' moves the weights that stay, once, before finetuning; "
+            "remove 'schedule', 'retraining' or 'granularity'"
+        )
+    return Strategy(
+        name, score_name, complete(f"score '{score_name}'", entry.parameters(), parameters), chosen
+    )
+
+
+def complete(what: str, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters, checked against their defaults and completed by them; `what` names the score."""
+    for key, value in given.items():
         if key not in defaults:
             known = nearest(key, defaults) if defaults else " (it takes none)"
-            raise UserError(f"score '{score_name}' has no parameter '{key}'{known}")
+            raise UserError(f"{what} has no parameter '{key}'{known}")
         wanted = type(defaults[key])
         if type(value) is not wanted and not (wanted is float and type(value) is int):
-            raise UserError(
-                f"parameter '{key}' of score '{score_name}' must be of type {wanted.__name__}, not {value!r}"
-            )
-    return Strategy(name, score_name, scope, {**defaults, **parameters})
+            raise UserError(f"parameter '{key}' of {what} must be of type {wanted.__name__}, not {value!r}")
+    return {**defaults, **given}
 
 
 def file(strategy: Strategy) -> Path:
     """Return the file that defines a strategy's score: what its fingerprint has to cover."""
-    return SCORES.file(strategy.score)
+    return Path(strategy.file) if strategy.file else SCORES.file(strategy.score)
+
+
+def described(strategy: Strategy) -> dict[str, Any]:
+    """Return what people want to know of a strategy."""
+    score = None if strategy.file else SCORES[strategy.score]
+    return {
+        "strategy": strategy.name,
+        "score": strategy.score,
+        "source": score.source if score else strategy.file,
+        "way": way.to_mapping(strategy.way),
+        "parameters": dict(strategy.parameters),
+        "cost": score.cost if score else "unknown",
+    }
+
+
+def text(described: Mapping[str, Any]) -> str:
+    """Return the same in lines."""
+    lines = [described["strategy"], f"    score: {described['score']} ({described['source']})"]
+    for key in ("way", "parameters"):
+        if described[key]:
+            lines.append(
+                f"    {key}: " + ", ".join(f"{name} {value}" for name, value in described[key].items())
+            )
+    return "\n".join([*lines, f"    cost of scoring: {described['cost']}"])

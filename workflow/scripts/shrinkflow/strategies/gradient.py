@@ -11,12 +11,17 @@ from torch.nn import functional
 
 from shrinkflow import strategies
 from shrinkflow.prunable import prunable
+from shrinkflow.way import Way
 
 
 @strategies.score(
     "gradient-magnitude",
     source="Mozer & Smolensky 1989; Molchanov et al. 2017",
-    strategies={"global-gradient-magnitude": "global", "layerwise-gradient-magnitude": "layer"},
+    cost="1 batch, forward and backward",
+    strategies={
+        "global-gradient-magnitude": Way(),
+        "layerwise-gradient-magnitude": Way(scope="layer"),
+    },
 )
 def gradient_magnitude(
     model: nn.Module,

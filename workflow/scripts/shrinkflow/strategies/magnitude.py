@@ -7,12 +7,22 @@ from torch import nn
 
 from shrinkflow import strategies
 from shrinkflow.prunable import prunable
+from shrinkflow.way import Way
 
 
 @strategies.score(
     "magnitude",
     source="Janowsky 1989; Han et al. 2015",
-    strategies={"global-magnitude": "global", "layerwise-magnitude": "layer"},
+    cost="nothing",
+    strategies={
+        "global-magnitude": Way(),
+        "layerwise-magnitude": Way(scope="layer"),
+        "erk-magnitude": Way(scope="erk"),
+        "iterative-magnitude": Way(schedule="iterative"),
+        "gradual-magnitude": Way(schedule="gradual", rounds=10),
+        "lottery-ticket": Way(schedule="iterative", retraining="weight-rewinding"),
+        "scratch-magnitude": Way(retraining="scratch"),
+    },
 )
 def magnitude(model: nn.Module, data: strategies.Data, generator: torch.Generator) -> dict[str, torch.Tensor]:
     """Score each weight by |w|."""
