@@ -23,6 +23,7 @@ METRICS = [
     *["top1", "top5", "loss", "val_top1"],
     *["pruned_val_top1", "best_epoch", "epochs", "collapsed_layers"],
 ]
+COLUMNS = [*CELL, "control", *METRICS]
 
 EPILOG = """example:
   python workflow/scripts/collect.py --out curve.csv --top1 top1.json \\
@@ -57,23 +58,26 @@ def read_cell(path: str | Path) -> dict[str, Any]:
     Raises `UserError` where a column is missing, or its value is of the wrong kind.
     """
     document = files.read_json(path)
+    if not isinstance(document, dict):
+        document = {}
     row: dict[str, Any] = {}
-    for part, names in (("cell", CELL), ("metrics", METRICS)):
-        values = document.get(part) if isinstance(document, dict) else None
+    for part, values, names in (
+        ("cell.", document.get("cell"), CELL),
+        ("", document, ["control"]),
+        ("metrics.", document.get("metrics"), METRICS),
+    ):
         for name in names:
             if not isinstance(values, dict) or name not in values:
-                raise UserError(f"{path} lacks {part}.{name}; delete it and run again")
+                raise UserError(f"{path} lacks {part}{name}; delete it and run again")
             if not _right(name, values[name]):
-                raise UserError(
-                    f"{part}.{name} of {path} cannot be {values[name]!r}; delete it and run again"
-                )
+                raise UserError(f"{part}{name} of {path} cannot be {values[name]!r}; delete it and run again")
             row[name] = values[name]
     return row
 
 
 def _right(name: str, value: object) -> bool:
     """Whether a value is what its column holds; only a metric may be missing."""
-    if name in CURVE:
+    if name in (*CURVE, "control"):
         return isinstance(value, str)
     number = isinstance(value, int if name == "seed" else int | float)
     return not isinstance(value, bool) and (number or (name in METRICS and value is None))
@@ -108,7 +112,7 @@ def collect(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
 def text(rows: Iterable[dict[str, Any]]) -> str:
     """Return the curve as CSV."""
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, [*CELL, *METRICS], lineterminator="\n")
+    writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(row | {"ratio": f"{row['ratio']:.12g}"} for row in rows)
     return stream.getvalue()

@@ -11,7 +11,7 @@ EPILOG = """example:
       --results results.csv --summary summary.csv
 
 Each cell stands beside its dense control: the unpruned network with the same data set, model,
-weights and seed, finetuned with the same budget. The summary gives, for each measure, the mean over
+weights and seed, retrained in the same way. The summary gives, for each measure, the mean over
 the seeds, the sample standard deviation, and the 95 % interval of the mean by Student's t; with one
 seed, only the mean.
 """

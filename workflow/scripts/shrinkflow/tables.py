@@ -3,6 +3,9 @@
 Both are CSV with a fixed column order, row order and number format, so that the same cells give the
 same bytes in whatever order they were computed. Names are text, whatever they look like: weights
 may be called "NA" or "1e3". Accuracies are fractions from 0 to 1; a value that is missing is empty.
+
+Each cell names its control: the strategy that retrains the dense network in the same way. A control
+is a cell too, at ratio 1, and names itself.
 """
 
 from __future__ import annotations
@@ -29,35 +32,49 @@ METRICS = [
 CONTROL = ["dense_top1", "top1_change"]
 TRAINING = ["pruned_val_top1", "best_epoch", "epochs", "collapsed_layers"]
 
-CURVE_COLUMNS = [*CELL, *METRICS, *TRAINING]
-RESULTS_COLUMNS = [*CELL, *METRICS, *CONTROL, *TRAINING]
+CURVE_COLUMNS = [*CELL, "control", *METRICS, *TRAINING]
+RESULTS_COLUMNS = [*CELL, "control", *METRICS, *CONTROL, *TRAINING]
 
-SUMMARISED = ["compression", "speedup", "top1", "top5", "loss", "val_top1", "top1_change"]
+SUMMARISED = [
+    *["compression", "speedup", "params_nonzero", "macs_nonzero"],
+    *["top1", "top5", "loss", "val_top1", "top1_change"],
+]
 SUMMARY_COLUMNS = [
-    *[*GROUP, "n"],
+    *[*GROUP, "control", "n"],
     *[f"{name}_{part}" for name in SUMMARISED for part in ("mean", "sd", "low", "high")],
 ]
 
-_TEXT = {"dataset", "model", "weights", "strategy"}
+_TEXT = {"dataset", "model", "weights", "strategy", "control"}
 _INTEGER = {"seed", "n", "params", "params_nonzero", "macs", "macs_nonzero", *TRAINING[1:]}
 
 
-def results(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return `RESULTS_COLUMNS`: the cells in order, each beside its dense control.
+def is_control(cells: pd.DataFrame) -> pd.Series[bool]:
+    """Return which rows, of any of the tables, are controls: bool [cells]."""
+    return cells["strategy"] == cells["control"]
 
-    `rows` has `CURVE_COLUMNS`, as `read_curves` returns them. The control of a cell is the strategy
-    "dense" of the same data set, model, weights and seed; `top1_change` is `top1` minus the
-    control's. Raises `UserError` where a cell is there twice, or a control is missing or there
-    twice.
+
+def results(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return `RESULTS_COLUMNS`: the cells in order, each beside its control.
+
+    `rows` has `CURVE_COLUMNS`, as `read_curves` returns them. The control of a cell is the row of the
+    strategy it names, at ratio 1, with the same data set, model, weights and seed; `dense_top1` is its
+    `top1`, and `top1_change` is the cell's own minus that. Raises `UserError` where a cell is there
+    twice, a control is missing or there twice, or the seeds of one ratio have different controls.
     """
     if rows.empty:
         raise UserError("there are no cells to tabulate; name at least one curve with a row in it")
-    key = ["dataset", "model", "weights", "seed"]
+    key = ["dataset", "model", "weights", "seed", "control"]
     _refuse_doubles(rows, CELL, "a cell can be tabulated once; leave one of its curves out")
-    controls = rows[rows["strategy"] == DENSE]
-    _refuse_doubles(controls, key, "the dense control of a seed is one cell; leave one of them out")
+    controls = rows[is_control(rows)]
+    _refuse_doubles(controls, key, "the control of a seed is one cell; leave one of them out")
+    mixed = rows[rows.groupby(GROUP)["control"].transform("nunique") > 1]
+    if not mixed.empty:
+        raise UserError(
+            f"the seeds of cell {_name(mixed.iloc[0], GROUP)} have different controls; "
+            "delete their metrics and run again"
+        )
     joined = rows.merge(
-        controls[[*key, "top1"]].rename(columns={"top1": "dense_top1"}),
+        controls.loc[controls["ratio"] == 1, [*key, "top1"]].rename(columns={"top1": "dense_top1"}),
         how="left",
         on=key,
         indicator=True,
@@ -65,8 +82,8 @@ def results(rows: pd.DataFrame) -> pd.DataFrame:
     orphans = joined[joined["_merge"] != "both"]
     if not orphans.empty:
         raise UserError(
-            f"cell {_name(orphans.iloc[0], CELL)} has no dense control; add the strategy '{DENSE}' "
-            "with the same data set, model, weights and seed"
+            f"cell {_name(orphans.iloc[0], CELL)} has no control; add '{orphans.iloc[0]['control']}' at "
+            "ratio 1, of the same data set, model, weights and seed"
         )
     joined["top1_change"] = joined["top1"] - joined["dense_top1"]
     return _ordered(joined, CELL)[RESULTS_COLUMNS]
@@ -75,13 +92,15 @@ def results(rows: pd.DataFrame) -> pd.DataFrame:
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Return `SUMMARY_COLUMNS`: mean, deviation and interval over the seeds, from `results`.
 
-    `n` counts the seeds; `statistics.describe` says what one seed or a missing value leaves empty.
+    `n` counts the seeds, which share their `control`; `statistics.describe` says what one seed or a
+    missing value leaves empty.
     """
     rows: list[dict[str, Any]] = []
     for group, cells in table.groupby(GROUP, sort=False):
-        row: dict[str, Any] = dict(zip(GROUP, group, strict=True)) | {"n": len(cells)}
+        row: dict[str, Any] = dict(zip(GROUP, group, strict=True))
+        row |= {"control": cells["control"].iloc[0], "n": len(cells)}
         for name in SUMMARISED:
-            moments = statistics.describe(cells[name].tolist())
+            moments = statistics.describe(cells[name].to_numpy(dtype=float, na_value=math.nan).tolist())
             row |= {
                 f"{name}_mean": moments.mean,
                 f"{name}_sd": moments.sd,
@@ -128,8 +147,9 @@ def _name(row: pd.Series[Any], columns: list[str]) -> str:
 
 
 def _ordered(table: pd.DataFrame, key: list[str]) -> pd.DataFrame:
-    """Sort by the columns of `key`, the dense control before the other strategies."""
-    control_first = table.assign(_other=table["strategy"] != DENSE)
+    """Sort by the columns of `key`: "dense" first, then the other controls, then the strategies."""
+    rank = 2 - is_control(table).astype(int) - (table["strategy"] == DENSE).astype(int)
+    control_first = table.assign(_other=rank)
     position = key.index("strategy")
     ordered = control_first.sort_values([*key[:position], "_other", *key[position:]], ignore_index=True)
     return ordered.drop(columns="_other")

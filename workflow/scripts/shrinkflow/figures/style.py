@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 
 import matplotlib
 import seaborn
 from matplotlib.figure import Figure
 
 from shrinkflow import files
-from shrinkflow.strategies import CONTROL
 
 Colour = str | tuple[float, float, float]
 Dashes = tuple[float, tuple[float, ...]]
@@ -53,6 +54,12 @@ SOLID: Dashes = (0, ())
 _DASHES: list[Dashes] = [SOLID, (0, (3.5, 1.5)), (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2))]
 _CAPS = [2.0, 3.0, 4.0, 5.0]
 
+# More curves than these have no panel to themselves; then each panel has at most so many, and the
+# references of every comparison in grey.
+MOST = 9
+_IN_PANEL = 8
+REFERENCES = ("global-magnitude", "random")
+
 
 @dataclass(frozen=True)
 class Look:
@@ -60,7 +67,7 @@ class Look:
 
     `dashes` are solid until the colours repeat, and yield where dashes stand for initial weights.
     `cap` is half the width of an error bar's caps; it varies, so that bars that lie over one
-    another can be told apart.
+    another can be told apart. A `reference` is thin and lies behind the other curves.
     """
 
     colour: tuple[float, float, float]
@@ -68,6 +75,24 @@ class Look:
     size: float
     cap: float
     dashes: Dashes
+    reference: bool = False
+
+    @property
+    def width(self) -> float:
+        """The width of the line."""
+        return 0.9 if self.reference else 1.3
+
+    @property
+    def behind(self) -> float:
+        """By how much the curve lies behind those that are no reference."""
+        return 0.5 if self.reference else 0.0
+
+
+# Two greys, two markers, two dashes: told apart without colour, and from all others.
+_REFERENCE_LOOKS = {
+    "global-magnitude": Look((0.35, 0.35, 0.35), "d", 4.5, 2.0, (0, (6, 1.5)), reference=True),
+    "random": Look((0.6, 0.6, 0.6), "*", 6.0, 2.0, (0, (1, 1.2)), reference=True),
+}
 
 
 @dataclass(frozen=True)
@@ -78,31 +103,60 @@ class Line:
     filled: bool
 
 
-def looks(strategies: Iterable[str]) -> dict[str, Look]:
-    """Return the look of each strategy of a study, the dense control left out.
+def panels(strategies: Iterable[str]) -> list[list[str]]:
+    """Return which strategies share a panel.
 
-    A look depends on nothing but the sorted names. Up to 9 strategies differ in colour, up to 12 in
-    marker, and up to 36 in the two together.
+    Up to `MOST` strategies are one panel, sorted. More are split, in the order of their names, into
+    panels of about equal size and at most 8; each ends with those of `REFERENCES` that are there.
     """
-    found = {}
-    for i, name in enumerate(sorted(set(strategies) - {CONTROL})):
-        marker = _MARKERS[i % len(_MARKERS)]
-        found[name] = Look(
-            colour=_COLOURS[i % len(_COLOURS)],
-            marker=marker,
-            size=_SIZES.get(marker, 6.2),
-            cap=_CAPS[i % len(_CAPS)],
-            dashes=_DASHES[i // len(_COLOURS) % len(_DASHES)],
-        )
-    return found
+    names = sorted(set(strategies))
+    if len(names) <= MOST:
+        return [names]
+    references = [name for name in names if name in REFERENCES]
+    others = [name for name in names if name not in REFERENCES]
+    count = math.ceil(len(others) / _IN_PANEL)
+    ends = [len(others) * i // count for i in range(count + 1)]
+    return [[*others[start:end], *references] for start, end in pairwise(ends)]
+
+
+def looks(strategies: Iterable[str]) -> dict[str, Look]:
+    """Return the look of each strategy of a study (controls are none), in the order of the panels.
+
+    A look depends on nothing but the sorted names. Up to `MOST` strategies differ in colour and in
+    marker; of more, those of one panel do, and the references are grey.
+    """
+    split = panels(strategies)
+    if sum(map(len, split)) <= MOST:
+        return {name: _look(i) for i, name in enumerate(split[0])}
+    return {name: look for panel in split for name, look in panel_looks(panel).items()}
+
+
+def panel_looks(names: Sequence[str]) -> dict[str, Look]:
+    """Return the looks of a panel in which the references are grey."""
+    others = [name for name in names if name not in REFERENCES]
+    found = {name: _look(i) for i, name in enumerate(others)}
+    return found | {name: _REFERENCE_LOOKS[name] for name in names if name in REFERENCES}
+
+
+def _look(place: int) -> Look:
+    marker = _MARKERS[place % len(_MARKERS)]
+    return Look(
+        colour=_COLOURS[place % len(_COLOURS)],
+        marker=marker,
+        size=_SIZES.get(marker, 6.2),
+        cap=_CAPS[place % len(_CAPS)],
+        dashes=_DASHES[place // len(_COLOURS) % len(_DASHES)],
+    )
 
 
 def lines(weights: Iterable[str]) -> dict[str, Line]:
     """Return the line of each set of initial weights, by its place among the sorted names."""
-    return {
-        name: Line(_DASHES[i % len(_DASHES)], filled=i % 2 == 0)
-        for i, name in enumerate(sorted(set(weights)))
-    }
+    return lines_in_order(sorted(set(weights)))
+
+
+def lines_in_order(names: Iterable[str]) -> dict[str, Line]:
+    """Return a line for each name, by its place."""
+    return {name: Line(_DASHES[i % len(_DASHES)], filled=i % 2 == 0) for i, name in enumerate(names)}
 
 
 @contextmanager
