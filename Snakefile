@@ -19,7 +19,7 @@ wildcard_constraints:
     model=names(pair.model for pair in STUDY.pairs),
     weights=names(weights for pair in STUDY.pairs for weights in pair.weights),
     strategy=names(cell.strategy for cell in CELLS),
-    ratio=names(study.ratio_text(cell.ratio) for cell in CELLS),
+    ratio=names(study.ratio_text(cell.ratio) for cell in JOBS),
     seed=names(STUDY.seeds),
     figure=names(STUDY.figures()),
 

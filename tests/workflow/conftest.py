@@ -116,17 +116,22 @@ class Project:
         }
 
 
+def run_once(name: str, study: dict, factory: pytest.TempPathFactory, worker_id: str) -> Project:
+    """Return a project whose study was run with two cores, by whichever worker wants it first."""
+    base = factory.getbasetemp()
+    root = base if worker_id == "master" else base.parent
+    with FileLock(root / f"{name}.lock"):
+        if (root / f"{name}.log").exists():
+            return Project.existing(root / name, study)
+        project = Project(root / name, study)
+        (root / f"{name}.log").write_text(project.run().stderr)
+    return project
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Project:
     """The tiny study, run once with two cores, shared by all workers. Tests must leave it as it is."""
-    base = tmp_path_factory.getbasetemp()
-    root = base if worker_id == "master" else base.parent
-    with FileLock(root / "finished.lock"):
-        if (root / "finished.log").exists():
-            return Project.existing(root / "finished", TINY)
-        project = Project(root / "finished")
-        (root / "finished.log").write_text(project.run().stderr)
-    return project
+    return run_once("finished", TINY, tmp_path_factory, worker_id)
 
 
 @pytest.fixture

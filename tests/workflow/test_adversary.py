@@ -138,7 +138,7 @@ CASES = {
         {"finetune": 0, "measure": 1, "collect": 1},
     ),
     "a row of the table": Case(
-        lambda p: edit(p, "results/tiny/tables/results.csv", ",random,4,1,4.0", ",random,4,1,5.0"),
+        lambda p: edit(p, "results/tiny/tables/results.csv", ",random,4,1,dense,4.0", ",random,4,1,dense,5.0"),
         r"/tables/|/figures/", r"results.csv: was changed after it was made", {"summarise": 0, "draw": 3},
     ),
     "the figure": Case(

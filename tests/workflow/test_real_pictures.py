@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from shrinkflow.study import MIRROR
+from shrinkflow.faults import MIRROR
 from tests.workflow.conftest import ROOT, Project
 
 pytestmark = pytest.mark.slow

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy as copying
 import os
+import textwrap
 import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.workflow.conftest import ROOT, TINY, Project
 
@@ -62,8 +64,9 @@ def test_comments_docstrings_layout_and_file_times_make_nothing_stale(copy):
 @pytest.mark.parametrize(
     ("file", "old", "new", "first"),
     [
-        ("training.py", "history = [Epoch(0, 0.0", "history = [Epoch(0, 1.0", {"pretrain": 2, "finetune": 8}),
-        ("selection.py", "round(fraction * flat.size)", "int(fraction * flat.size)", {"prune": 8, "pretrain": 0}),
+        ("training.py", "history = [Epoch(begin, 0.0", "history = [Epoch(begin, 1.0", {"pretrain": 2, "finetune": 8}),
+        ("selection.py", "round(fraction * flat.size)", "int(fraction * flat.size)", {"prune": 8, "score": 0, "finetune": 8}),
+        ("structure.py", "import", "import math\nimport", {}),
         ("measures.py", "top1 / examples", "top1 / (examples + 1)", {"measure": 8, "pretrain": 2}),
         ("tables.py", "import math", "import math\nimport statistics", {"summarise": 1, "measure": 0}),
         ("figures/speedup.py", "speedup", "compression", {"draw": 1, "summarise": 0}),
@@ -123,23 +126,79 @@ def test_changing_the_study_makes_exactly_its_part_stale(copy, changes, expected
     assert expected or not counts
 
 
-def test_a_strategy_is_added_in_one_file_as_the_documentation_says(copy):
-    """The text of docs/extend.md, put where it says, and named in the study."""
-    text = (ROOT / "docs/extend.md").read_text(encoding="utf-8")
-    code = text.split("```python\n")[1].split("```")[0]
-    assert '"global-square"' in code
-    (copy.folder / LIBRARY / "strategies/square.py").write_text(code)
+def blocks(language: str) -> list[str]:
+    """The code of one language in docs/add-a-strategy.md."""
+    text = (ROOT / "docs/add-a-strategy.md").read_text(encoding="utf-8")
+    return [part.split("```")[0] for part in text.split(f"```{language}\n")[1:]]
+
+
+def masks(project: Project, strategy: str) -> bytes:
+    cell = project.folder / "results/tiny/cells/digits/digitsnet/A" / strategy / "ratio4/seed1"
+    assert (cell / "metrics.json").is_file()
+    return (cell / "mask.safetensors").read_bytes()
+
+
+def test_a_method_of_ones_own_is_added_as_the_documentation_says(copy):
+    """The text of docs/add-a-strategy.md, put where it says, and named in the study as it says."""
+    code, _ = blocks("python")
+    assert len([line for line in code.splitlines() if line]) <= 10
+    (copy.folder / "mine").mkdir()
+    (copy.folder / "mine/square.py").write_text(code)
+    (study,) = map(yaml.safe_load, blocks("yaml"))
+    copy.configure(changed(strategies=[*study["strategies"], "global-gradient-magnitude"]))
+    assert {job.rule for job in copy.stale()} >= {"score", "prune", "finetune", "measure"}
+    copy.run()
+    # Cubes and squares rank as magnitudes do.
+    assert masks(copy, "square") == masks(copy, "global-magnitude")
+    assert masks(copy, "square-layerwise") != masks(copy, "global-magnitude")
+    # Another function makes its cells stale, and no others; a comment makes none.
+    edit(copy, "mine/square.py", "def square", "# A comment.\ndef square")
+    assert copy.stale() == []
+    edit(copy, "mine/square.py", "** power", "** (power + 1)")
+    # Of each of two weights: three strategies, of which one has a round on its way to ratio 4.
+    stale = copy.stale()
+    assert {job.wildcards.split("strategy=")[1].split(",")[0] for job in stale if "strategy=" in job.wildcards} == {
+        "square", "square-layerwise", "square-iterative"
+    }  # fmt: skip
+    assert copy.counts()["prune"] == 2 * 4
+
+
+def test_a_method_of_ones_own_that_fails_names_its_file_and_the_others_go_on(copy):
+    code, _ = blocks("python")
+    (copy.folder / "mine").mkdir()
+    (copy.folder / "mine/square.py").write_text(code.replace("** power", "/ 0 * power"))
+    mine = {"name": "square", "file": "mine/square.py", "function": "square"}
+    copy.configure(changed(strategies=[*TINY["strategies"], mine, "erk-magnitude"]))
+    done = copy.snakemake("--cores", "2", "--keep-going")
+    text = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert (
+        "function 'square' in 'mine/square.py' returned a value for 'features.0.weight' that is not finite"
+        in text
+    )
+    assert "Traceback" not in text
+    masks(copy, "erk-magnitude")
+
+
+def test_a_strategy_is_added_to_the_registry_in_one_file_as_the_documentation_says(copy):
+    code, registered = blocks("python")
+    head = """
+        import torch
+        from torch import nn
+        from shrinkflow import strategies
+        from shrinkflow.prunable import prunable
+        from shrinkflow.way import Way
+    """
+    body = code.split("generator, *, power: float = 2.0):\n")[1]
+    (copy.folder / LIBRARY / "strategies/square.py").write_text(textwrap.dedent(head) + registered + body)
     assert copy.stale() == []
     mine = {"name": "cube", "score": "square", "scope": "layer", "parameters": {"power": 3.0}}
     copy.configure(changed(strategies=[*TINY["strategies"], "global-square", mine]))
     cells = {"score": 4, "prune": 4, "finetune": 4, "measure": 4, "collect": 4}
     assert copy.counts() == {**cells, "summarise": 1, "draw": 3}
     copy.run()
-    cell = copy.folder / "results/tiny/cells/digits/digitsnet/A"
-    square = (cell / "global-square/ratio4/seed1/mask.safetensors").read_bytes()
-    # Squares rank as magnitudes do.
-    assert square == (cell / "global-magnitude/ratio4/seed1/mask.safetensors").read_bytes()
-    assert (cell / "cube/ratio4/seed1/metrics.json").is_file()
+    assert masks(copy, "global-square") == masks(copy, "global-magnitude")
+    masks(copy, "cube")
 
 
 def test_a_changed_byte_in_a_data_set_is_seen(copy):

@@ -9,7 +9,7 @@ from pathlib import Path
 SCRIPTS = str(Path(workflow.basedir) / "workflow" / "scripts")
 sys.path.insert(0, SCRIPTS)
 
-from shrinkflow import fingerprint, recipe, session, study
+from shrinkflow import fingerprint, recipe, session, strategies, study, way
 from shrinkflow.data import SOURCES
 from shrinkflow.data.members import folder_digest
 from shrinkflow.errors import UserError
@@ -23,6 +23,8 @@ except UserError as error:
     sys.exit(f"error: {error}")
 
 CELLS = STUDY.cells()
+# With the rounds that lie between the ratios of an iterative schedule.
+JOBS = STUDY.jobs()
 session.use_this_python()
 if workflow.is_main_process:
     session.watch(len(CELLS))
@@ -37,6 +39,8 @@ POINT = f"{CURVE}/ratio{{ratio}}/seed{{seed}}"
 RAW = "data/raw/{folder}/{file}"
 DATASET = f"data/processed/{STUDY.name}/{{dataset}}/dataset.safetensors"
 PRETRAINED = f"{RESULTS}/pretrained/{NETWORK}"
+KEPT = f"{PRETRAINED}/kept.safetensors"
+INITIAL = f"{PRETRAINED}/initial-seed{{seed}}.safetensors"
 SCORED = f"{RESULTS}/scores/{CURVE}/seed{{seed}}/from-{{start}}/scores.safetensors"
 CELL = f"{RESULTS}/cells/{POINT}"
 CURVES = f"{RESULTS}/cells/{CURVE}/curve.csv"
@@ -82,31 +86,56 @@ def cell_of(wildcards):
 
 
 def start(cell):
-    """What a cell is pruned from, as a wildcard: the pretrained weights, or another cell's ratio."""
-    previous = STUDY.predecessor(cell)
-    return f"ratio{study.ratio_text(previous.ratio)}" if previous else "pretrained"
+    """What is scored for a cell, as a wildcard: the pretrained network, a fresh one, or another cell's.
+
+    Scores in rounds depend on the ratio they lead to.
+    """
+    previous, chosen = STUDY.predecessor(cell), STUDY.strategy(cell.strategy).way
+    text = f"ratio{study.ratio_text(previous.ratio)}" if previous else chosen.start
+    several = chosen.rounds > 1 and not chosen.while_training
+    return f"{text}-to-ratio{study.ratio_text(cell.ratio)}" if several else text
 
 
 def start_checkpoint(wildcards):
     """The checkpoint that wildcard `start` names."""
-    if wildcards.start == "pretrained":
+    text = wildcards.start.partition("-to-")[0]
+    if text == way.PRETRAINED:
         return f"{PRETRAINED}/checkpoint.safetensors"
-    ratio = wildcards.start.removeprefix("ratio")
-    return f"{CELL}/checkpoint.safetensors".replace("{ratio}", ratio)
+    if text == way.INITIALISATION:
+        return INITIAL
+    return f"{CELL}/checkpoint.safetensors".replace("{ratio}", text.removeprefix("ratio"))
 
 
-def initial_checkpoint(wildcards):
+def pruned_from(wildcards):
     """The checkpoint a cell is pruned from."""
-    previous = STUDY.predecessor(cell_of(wildcards))
+    cell = cell_of(wildcards)
+    previous = STUDY.predecessor(cell)
     if previous:
         return path(f"{CELL}/checkpoint.safetensors", previous)
-    return f"{PRETRAINED}/checkpoint.safetensors"
+    fresh = STUDY.strategy(cell.strategy).way.start == way.INITIALISATION
+    return path(INITIAL if fresh else f"{PRETRAINED}/checkpoint.safetensors", cell)
+
+
+def trained_from(wildcards):
+    """The checkpoint whose weights, masked, a cell is trained from."""
+    strategy = STUDY.strategy(wildcards.strategy)
+    if strategy.name in MOVED:
+        return f"{CELL}/updated.safetensors"
+    if strategy.way.retraining == way.WEIGHTS:
+        return KEPT
+    return INITIAL if strategy.way.retraining == way.SCRATCH else pruned_from(wildcards)
 
 
 def previous_mask(wildcards):
     """The mask of the round before, if there is one."""
     previous = STUDY.predecessor(cell_of(wildcards))
     return path(f"{CELL}/mask.safetensors", previous) if previous else []
+
+
+def lent_mask(wildcards):
+    """The mask whose layer sizes a cell takes over, if it does."""
+    lender = STUDY.lender(cell_of(wildcards))
+    return path(f"{CELL}/mask.safetensors", lender) if lender else []
 
 
 def fetches():
@@ -121,6 +150,13 @@ def fetches():
 
 
 FETCHES = fetches()
+# Imported by name: by the jobs that remove filters, and by those that score in rounds.
+STRUCTURE = f"{SCRIPTS}/shrinkflow/structure.py"
+ROUNDS = f"{SCRIPTS}/shrinkflow/rounds.py"
+# Strategies that move the weights which stay.
+MOVED = {
+    name for name, strategy in STUDY.strategies.items() if not strategy.file and SCORES[strategy.score].update
+}
 
 
 def raw_files(wildcards):
@@ -143,21 +179,95 @@ def import_options(wildcards):
     return shlex.join(map(str, words))
 
 
-def score_options(wildcards):
-    strategy = STUDY.strategy(wildcards.strategy)
+def initialise_options(wildcards):
+    weights = STUDY.weights[wildcards.weights]
+    words = ["--mean", *weights.mean, "--std", *weights.std] if weights.raw else []
+    return shlex.join(map(str, words))
+
+
+def keep_options(wildcards):
+    return shlex.join(["--keep", *map(str, STUDY.weights[wildcards.weights].keep)])
+
+
+def score_words(strategy):
     words = ["--score", strategy.score]
+    words += ["--score-file", strategy.file] if strategy.file else []
     for name, value in sorted(strategy.parameters.items()):
         words += ["--parameter", f"{name}={json.dumps(value)}"]
+    return words
+
+
+def target_words(strategy, ratio):
+    words = ["--ratio", ratio, "--budget", STUDY.budget, "--scope", strategy.way.scope]
+    words += ["--granularity", strategy.way.granularity]
+    words += ["--rounds", str(strategy.way.rounds)] if strategy.way.rounds > 1 else []
+    return words + (["--exclude", *strategy.way.exclude] if strategy.way.exclude else [])
+
+
+def score_options(wildcards):
+    strategy = STUDY.strategy(wildcards.strategy)
+    words = score_words(strategy)
+    _, several, ratio = wildcards.start.partition("-to-ratio")
+    if several:
+        words += target_words(strategy, ratio)
+    elif strategy.way.granularity == way.FILTER:
+        words += ["--granularity", way.FILTER]
     return shlex.join(words)
 
 
-def score_code(wildcards):
-    score = STUDY.strategy(wildcards.strategy).score
-    return code("score.py", SCORES.file(score), MODELS.file(wildcards.model))
+def score_code(wildcards, program="score.py"):
+    strategy = STUDY.strategy(wildcards.strategy)
+    more = [ROUNDS] if "-to-ratio" in wildcards.get("start", "") else []
+    more += [STRUCTURE] if strategy.way.schedule == way.SOFT else []
+    return code(program, strategies.file(strategy), MODELS.file(wildcards.model), *more)
 
 
 def prune_options(wildcards, input):
-    return shlex.join(["--previous", input.previous]) if input.previous else ""
+    strategy = STUDY.strategy(wildcards.strategy)
+    words = target_words(strategy, wildcards.ratio) if strategy.way.schedule != way.GRADUAL else []
+    if "--rounds" in words:
+        # Already done, in the scores.
+        del words[words.index("--rounds") : words.index("--rounds") + 2]
+    for name in ("previous", "like"):
+        words += [f"--{name}", input[name]] if input.get(name) else []
+    return shlex.join(words)
+
+
+def sparsify_options(wildcards):
+    strategy = STUDY.strategy(wildcards.strategy)
+    words = score_words(strategy) + target_words(strategy, wildcards.ratio)
+    words += ["--pruning", strategy.way.schedule]
+    words += ["--ramp", str(strategy.way.ramp)] if strategy.way.schedule == way.GRADUAL else []
+    return shlex.join(words)
+
+
+def finetune_options(wildcards):
+    """How a pruned network is trained, beyond its recipe."""
+    chosen = STUDY.strategy(wildcards.strategy).way
+    words = ["--rewind-to", str(chosen.rewind_to)] if chosen.retraining == way.WEIGHTS else []
+    words += ["--begin", str(chosen.rewind_to)] if chosen.rewind_to else []
+    words += ["--equal-macs"] if chosen.equal == "macs" else []
+    words += ["--reduce"] if chosen.granularity == way.FILTER else []
+    return shlex.join(words)
+
+
+def finetune_code(wildcards):
+    filters = STUDY.strategy(wildcards.strategy).way.granularity == way.FILTER
+    return code("finetune.py", MODELS.file(wildcards.model), *([STRUCTURE] if filters else []))
+
+
+def training_recipe(wildcards):
+    return recipe.to_flags(STUDY.training(cell_of(wildcards)))
+
+
+def control(wildcards):
+    return STUDY.control(STUDY.strategy(wildcards.strategy)).name
+
+
+def of_way(test):
+    """The strategies, controls among them, whose way passes a test: a wildcard's regular expression."""
+    found = {cell.strategy: STUDY.strategy(cell.strategy) for cell in JOBS}
+    return names(name for name, strategy in found.items() if test(strategy.way))
 
 
 def curves():

@@ -1,4 +1,4 @@
-# mask -> finetuned
+# mask -> finetuned, or both in one
 
 
 rule finetuned:
@@ -11,7 +11,7 @@ rule finetune:
     """A pruned network, trained on with its mask fixed"""
     input:
         dataset=DATASET,
-        initial=initial_checkpoint,
+        initial=trained_from,
         mask=f"{CELL}/mask.safetensors",
     output:
         checkpoint=f"{CELL}/checkpoint.safetensors",
@@ -24,6 +24,8 @@ rule finetune:
         f"{LOGS}/finetune/{POINT}.log",
     benchmark:
         f"{TIMES}/finetune/{POINT}.tsv"
+    wildcard_constraints:
+        strategy=of_way(lambda way: not way.while_training),
     # Later stages go first, so that cells are finished one by one and progress can be told.
     priority: 2
     conda:
@@ -31,14 +33,51 @@ rule finetune:
     threads: STUDY.threads
     params:
         program=program("finetune.py"),
-        code=lambda wildcards: code("finetune.py", MODELS.file(wildcards.model)),
+        code=finetune_code,
         computing=COMPUTING,
-        recipe=lambda wildcards: recipe.to_flags(
-            STUDY.recipes[STUDY.pair(wildcards.dataset, wildcards.model).finetune]
-        ),
+        recipe=training_recipe,
+        options=finetune_options,
         label=lambda wildcards: shlex.quote(POINT.format(**wildcards)),
     shell:
         "python {params.program:q} --dataset {input.dataset:q} --initial {input.initial:q}"
-        " --mask {input.mask:q} --seed {wildcards.seed} {params.recipe} {params.computing}"
+        " --mask {input.mask:q} --seed {wildcards.seed} {params.options} {params.recipe} {params.computing}"
         " --checkpoint {output.checkpoint:q} --history {output.history:q}"
+        " --label {params.label} > {log:q} 2>&1"
+
+
+rule sparsify:
+    """A network that is pruned while it is finetuned"""
+    input:
+        dataset=DATASET,
+        initial=pruned_from,
+    output:
+        mask=f"{CELL}/mask.safetensors",
+        checkpoint=f"{CELL}/checkpoint.safetensors",
+        history=f"{CELL}/history.csv",
+        records=[
+            f"{CELL}/mask.safetensors{SUFFIX}",
+            f"{CELL}/checkpoint.safetensors{SUFFIX}",
+            f"{CELL}/history.csv{SUFFIX}",
+        ],
+    log:
+        f"{LOGS}/sparsify/{POINT}.log",
+    benchmark:
+        f"{TIMES}/sparsify/{POINT}.tsv"
+    wildcard_constraints:
+        strategy=of_way(lambda way: way.while_training),
+    priority: 2
+    conda:
+        "../../environment.yml"
+    threads: STUDY.threads
+    params:
+        program=program("sparsify.py"),
+        code=lambda wildcards: score_code(wildcards, "sparsify.py"),
+        computing=COMPUTING,
+        recipe=training_recipe,
+        options=sparsify_options,
+        label=lambda wildcards: shlex.quote(POINT.format(**wildcards)),
+    shell:
+        "python {params.program:q} --dataset {input.dataset:q} --initial {input.initial:q}"
+        " --seed {wildcards.seed} {params.options} {params.recipe} {params.computing}"
+        " --mask {output.mask:q} --checkpoint {output.checkpoint:q} --history {output.history:q}"
         " --label {params.label} > {log:q} 2>&1"

@@ -29,11 +29,12 @@ rule measure:
         program=program("measure.py"),
         code=lambda wildcards: code("measure.py", MODELS.file(wildcards.model)),
         computing=COMPUTING,
+        control=control,
     shell:
         "python {params.program:q} --dataset {input.dataset:q} --checkpoint {input.checkpoint:q}"
         " --mask {input.mask:q} --history {input.history:q} {params.computing}"
         " --cell {wildcards.dataset:q} {wildcards.model:q} {wildcards.weights:q}"
-        " {wildcards.strategy:q} {wildcards.ratio} {wildcards.seed}"
+        " {wildcards.strategy:q} {wildcards.ratio} {wildcards.seed} --control {params.control:q}"
         " --out {output.metrics:q} > {log:q} 2>&1"
 
 

@@ -14,9 +14,11 @@ rule pretrain:
     output:
         checkpoint=f"{PRETRAINED}/checkpoint.safetensors",
         history=f"{PRETRAINED}/history.csv",
+        kept=KEPT,
         records=[
             f"{PRETRAINED}/checkpoint.safetensors{SUFFIX}",
             f"{PRETRAINED}/history.csv{SUFFIX}",
+            KEPT + SUFFIX,
         ],
     log:
         f"{LOGS}/pretrain/{NETWORK}.log",
@@ -33,10 +35,11 @@ rule pretrain:
         computing=COMPUTING,
         recipe=lambda wildcards: recipe.to_flags(STUDY.recipes[STUDY.weights[wildcards.weights].recipe]),
         seed=lambda wildcards: STUDY.weights[wildcards.weights].seed,
+        keep=keep_options,
     shell:
         "python {params.program:q} --dataset {input.dataset:q} --model {wildcards.model:q}"
-        " --seed {params.seed} {params.recipe} {params.computing}"
-        " --checkpoint {output.checkpoint:q} --history {output.history:q}"
+        " --seed {params.seed} {params.keep} {params.recipe} {params.computing}"
+        " --checkpoint {output.checkpoint:q} --history {output.history:q} --kept {output.kept:q}"
         " --label {wildcards.dataset:q}/{wildcards.model:q}/{wildcards.weights:q} > {log:q} 2>&1"
 
 
@@ -64,3 +67,25 @@ rule import_weights:
     shell:
         "python {params.program:q} --file {input.file:q} {params.options}"
         " --out {output.checkpoint:q} > {log:q} 2>&1"
+
+
+rule initialise:
+    """A fresh network, drawn by a cell's seed"""
+    input:
+        dataset=DATASET,
+    output:
+        checkpoint=INITIAL,
+        record=INITIAL + SUFFIX,
+    log:
+        f"{LOGS}/initialise/{NETWORK}/seed{{seed}}.log",
+    benchmark:
+        f"{TIMES}/initialise/{NETWORK}/seed{{seed}}.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        program=program("initialise.py"),
+        code=lambda wildcards: code("initialise.py", MODELS.file(wildcards.model)),
+        options=initialise_options,
+    shell:
+        "python {params.program:q} --dataset {input.dataset:q} --model {wildcards.model:q}"
+        " --seed {wildcards.seed} {params.options} --out {output.checkpoint:q} > {log:q} 2>&1"

@@ -4,11 +4,11 @@
 rule scores:
     """The scores of every strategy and seed"""
     input:
-        sorted({path(SCORED, cell) for cell in CELLS}),
+        sorted({path(SCORED, cell) for cell in JOBS if not STUDY.strategy(cell.strategy).way.while_training}),
 
 
 rule score:
-    """How much each weight matters to a strategy, for one seed"""
+    """How much each weight, or filter, matters to a strategy, for one seed"""
     input:
         dataset=DATASET,
         checkpoint=start_checkpoint,
@@ -20,7 +20,7 @@ rule score:
     benchmark:
         f"{TIMES}/score/{CURVE}/seed{{seed}}/from-{{start}}.tsv"
     wildcard_constraints:
-        start=r"pretrained|ratio[0-9.]+",
+        start=r"(pretrained|initialisation|ratio[0-9.]+)(-to-ratio[0-9.]+)?",
     conda:
         "../../environment.yml"
     threads: STUDY.threads
@@ -46,6 +46,7 @@ rule prune:
     input:
         scores=lambda wildcards: path(SCORED, cell_of(wildcards)),
         previous=previous_mask,
+        like=lent_mask,
     output:
         mask=f"{CELL}/mask.safetensors",
         record=f"{CELL}/mask.safetensors{SUFFIX}",
@@ -53,14 +54,72 @@ rule prune:
         f"{LOGS}/prune/{POINT}.log",
     benchmark:
         f"{TIMES}/prune/{POINT}.tsv"
+    wildcard_constraints:
+        strategy=of_way(lambda way: not way.while_training and way.granularity != "filter"),
     priority: 1
     conda:
         "../../environment.yml"
     params:
         program=program("prune.py"),
         code=code("prune.py"),
-        scope=lambda wildcards: STUDY.strategy(wildcards.strategy).scope,
-        previous=prune_options,
+        options=prune_options,
     shell:
-        "python {params.program:q} --scores {input.scores:q} --scope {params.scope}"
-        " --ratio {wildcards.ratio} {params.previous} --out {output.mask:q} > {log:q} 2>&1"
+        "python {params.program:q} --scores {input.scores:q} {params.options}"
+        " --out {output.mask:q} > {log:q} 2>&1"
+
+
+rule prune_filters:
+    """Which filters a cell keeps: from scores of whole filters and a ratio to a mask"""
+    input:
+        scores=lambda wildcards: path(SCORED, cell_of(wildcards)),
+        checkpoint=pruned_from,
+        previous=previous_mask,
+    output:
+        mask=f"{CELL}/mask.safetensors",
+        record=f"{CELL}/mask.safetensors{SUFFIX}",
+    log:
+        f"{LOGS}/prune_filters/{POINT}.log",
+    benchmark:
+        f"{TIMES}/prune_filters/{POINT}.tsv"
+    wildcard_constraints:
+        strategy=of_way(lambda way: not way.while_training and way.granularity == "filter"),
+    priority: 1
+    conda:
+        "../../environment.yml"
+    params:
+        program=program("prune_filters.py"),
+        code=lambda wildcards: code("prune_filters.py", MODELS.file(wildcards.model)),
+        options=prune_options,
+    shell:
+        "python {params.program:q} --scores {input.scores:q} --checkpoint {input.checkpoint:q}"
+        " {params.options} --out {output.mask:q} > {log:q} 2>&1"
+
+
+rule update:
+    """The weights that stay, moved by the strategy's own rule to make up for those that go"""
+    input:
+        dataset=DATASET,
+        checkpoint=pruned_from,
+        mask=f"{CELL}/mask.safetensors",
+    output:
+        updated=f"{CELL}/updated.safetensors",
+        record=f"{CELL}/updated.safetensors{SUFFIX}",
+    log:
+        f"{LOGS}/update/{POINT}.log",
+    benchmark:
+        f"{TIMES}/update/{POINT}.tsv"
+    wildcard_constraints:
+        strategy=names(MOVED),
+    priority: 1
+    conda:
+        "../../environment.yml"
+    threads: STUDY.threads
+    params:
+        program=program("update.py"),
+        code=lambda wildcards: score_code(wildcards, "update.py"),
+        computing=COMPUTING,
+        options=lambda wildcards: shlex.join(score_words(STUDY.strategy(wildcards.strategy))),
+    shell:
+        "python {params.program:q} --dataset {input.dataset:q} --checkpoint {input.checkpoint:q}"
+        " --mask {input.mask:q} {params.options} --seed {wildcards.seed} {params.computing}"
+        " --out {output.updated:q} > {log:q} 2>&1"

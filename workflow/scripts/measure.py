@@ -30,7 +30,8 @@ def parse() -> argparse.Namespace:
     parser = arguments.parser(
         __doc__,
         "python workflow/scripts/measure.py --dataset digits.safetensors --checkpoint checkpoint.safetensors "
-        "--mask mask.safetensors --history history.csv --cell digits digitsnet A random 4 1 --out m.json",
+        "--mask mask.safetensors --history history.csv --cell digits digitsnet A random 4 1 "
+        "--control dense --out m.json",
     )
     parser.add_argument("--dataset", required=True, metavar="FILE", help="processed data set")
     parser.add_argument("--checkpoint", required=True, metavar="FILE", help="finetuned checkpoint")
@@ -42,6 +43,9 @@ def parse() -> argparse.Namespace:
         nargs=6,
         metavar=tuple(map(str.upper, CELL)),
         help="names of the cell",
+    )
+    parser.add_argument(
+        "--control", required=True, metavar="NAME", help="strategy it is compared with at ratio 1"
     )
     parser.add_argument("--out", required=True, metavar="OUT", help="metrics (JSON) to write")
     arguments.add_runtime(parser)
@@ -55,7 +59,7 @@ def main() -> None:
         __file__,
         inputs=[args.dataset, args.checkpoint, args.mask, args.history],
         outputs=[args.out],
-        parameters={"cell": cell, "threads": args.threads, "device": args.device},
+        parameters={"cell": cell, "control": args.control, "threads": args.threads, "device": args.device},
     ) as job:
         device = training.start(args.threads, args.device)
         job.device = training.device_name(device)
@@ -70,6 +74,7 @@ def main() -> None:
         test = training.Split(dataset, dataset.test, described["normalisation"], device)
         found = training.evaluate(training.to(network, device), test)
         history = training.read_history(args.history)
+        best = next(line for line in history if line.epoch == described["epoch"])
         metrics = {
             "compression": counts.compression,
             "speedup": counts.speedup,
@@ -80,7 +85,7 @@ def main() -> None:
             "top1": found.top1,
             "top5": found.top5,
             "loss": found.loss,
-            "val_top1": history[described["epoch"]].val_top1,
+            "val_top1": best.val_top1,
             "pruned_val_top1": history[0].val_top1,
             "best_epoch": described["epoch"],
             "epochs": len(history) - 1,
@@ -90,6 +95,7 @@ def main() -> None:
             args.out,
             {
                 "cell": cell | {"ratio": float(cell["ratio"]), "seed": int(cell["seed"])},
+                "control": args.control,
                 # JSON knows no infinity: of a network with no weight left, the ratio is not told.
                 "metrics": {name: value if isfinite(value) else None for name, value in metrics.items()},
                 "layers": [asdict(layer) for layer in counts.layers],

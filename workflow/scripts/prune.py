@@ -1,6 +1,6 @@
-"""Select which weights to keep: from scores and a compression ratio to a mask.
+"""Select which weights to keep: from scores and a ratio to a mask.
 
-Keeps exactly round(fraction * n) of the n weights of a pool, the fraction being what the ratio leaves to
+A pool of n weights keeps exactly round(fraction * n) of them, the fraction being what the ratio leaves to
 the prunable weights once biases, batch-norm and classifier are counted; equal scores are kept by
 position. Warns of layers of which nothing is left.
 """
@@ -8,9 +8,9 @@ position. Warns of layers of which nothing is left.
 from __future__ import annotations
 
 import argparse
-import sys
 
-from shrinkflow import arguments, budget, errors, files, records, selection
+from shrinkflow import arguments, errors, files, records, selection, targets
+from shrinkflow.targets import Sizes
 
 
 def parse() -> argparse.Namespace:
@@ -20,43 +20,34 @@ def parse() -> argparse.Namespace:
         "--out mask.safetensors",
     )
     parser.add_argument("--scores", required=True, metavar="FILE", help="scores of every weight")
-    parser.add_argument(
-        "--scope",
-        required=True,
-        choices=selection.SCOPES,
-        help="rank all layers in one pool, or each layer by itself",
-    )
-    parser.add_argument(
-        "--ratio", type=float, required=True, metavar="X", help="parameters / parameters left"
-    )
+    targets.add_target(parser)
     parser.add_argument(
         "--previous", metavar="FILE", help="mask of an earlier round: what it pruned stays pruned"
     )
+    parser.add_argument("--like", metavar="FILE", help="mask whose layer sizes are taken over")
     parser.add_argument("--out", required=True, metavar="OUT", help="mask to write")
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse()
-    earlier = [args.previous] if args.previous else []
+    target = targets.target(args)
     with records.job(
         __file__,
-        inputs=[args.scores, *earlier],
+        inputs=[path for path in (args.scores, args.previous, args.like) if path],
         outputs=[args.out],
-        parameters={"scope": args.scope, "ratio": args.ratio},
+        parameters=targets.described(target),
     ) as job:
         scores, described = files.read_tensors(args.scores)
-        previous = files.read_tensors(args.previous)[0] if args.previous else None
+        previous, like = (
+            files.read_tensors(path)[0] if path else None for path in (args.previous, args.like)
+        )
         ordered = {name: scores[name] for name in described["order"]}
-        size = sum(array.size for array in ordered.values())
-        fraction = budget.fraction_to_keep(described["params"], size, args.ratio)
-        mask = selection.select(ordered, fraction, args.scope, previous)
+        sizes = Sizes.of(described)
+        kept = 1.0 if target.way.pattern else selection.fraction(ordered, sizes, target)
+        mask = selection.choose(ordered, sizes, target, kept, previous, like)
         job.findings["collapsed"] = selection.collapsed(mask)
-        for name in job.findings["collapsed"]:
-            print(
-                f"warning: nothing is left of layer '{name}' at ratio {args.ratio:g}",
-                file=sys.stderr,
-            )
+        errors.warn_collapsed(job.findings["collapsed"], args.ratio)
         files.write_tensors(args.out, mask, {"ratio": args.ratio})
 
 

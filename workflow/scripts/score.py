@@ -1,18 +1,28 @@
-"""Score every prunable weight of a checkpoint: higher means more important.
+"""Score every prunable weight of a checkpoint, or every filter: higher means more important.
 
 Runs once per strategy and seed; all ratios are selected from the same scores. Pictures, where a score
-wants any, are training pictures, drawn by the seed and not augmented.
+wants any, are training pictures, drawn by the seed and not augmented. With `--rounds`, the network is pruned
+towards `--ratio` between rounds of scoring, and the scores are those of the last round.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-from typing import Any
 
-from shrinkflow import arguments, checkpoints, errors, files, models, records, scoring, training
+from shrinkflow import (
+    arguments,
+    checkpoints,
+    errors,
+    files,
+    measures,
+    models,
+    records,
+    scoring,
+    targets,
+    training,
+)
 from shrinkflow.data import dataset as datasets
-from shrinkflow.strategies import SCORES
+from shrinkflow.targets import Sizes
 
 
 def parse() -> argparse.Namespace:
@@ -23,55 +33,45 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--dataset", required=True, metavar="FILE", help="processed data set")
     parser.add_argument("--checkpoint", required=True, metavar="FILE", help="checkpoint to score")
-    parser.add_argument("--score", required=True, metavar="NAME", help="score of the registry")
-    parser.add_argument(
-        "--parameter",
-        action="append",
-        default=[],
-        type=parameter,
-        metavar="NAME=VALUE",
-        help="parameter of the score; may be repeated",
-    )
-    parser.add_argument("--seed", type=int, required=True, metavar="N", help="seed of every draw")
+    targets.add_score(parser)
     parser.add_argument("--out", required=True, metavar="OUT", help="scores to write")
+    targets.add_target(parser, ratio=False)
     arguments.add_runtime(parser)
     return parser.parse_args()
 
 
-def parameter(text: str) -> tuple[str, Any]:
-    """Read NAME=VALUE, the value as JSON where it is JSON, as text otherwise."""
-    name, _, value = text.partition("=")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
-
-
 def main() -> None:
     args = parse()
-    parameters = dict(args.parameter)
+    target = targets.target(args)
+    chosen = scoring.scorer(args.score, dict(args.parameter), args.score_file, args.granularity)
     with records.job(
         __file__,
         inputs=[args.dataset, args.checkpoint],
         outputs=[args.out],
         parameters={
             "score": args.score,
-            "parameters": parameters,
+            "parameters": chosen.parameters,
+            "target": targets.described(target) if target.way.rounds > 1 else None,
             "seed": args.seed,
             "threads": args.threads,
             "device": args.device,
         },
-        plugins=[SCORES.file(args.score)],
+        plugins=[chosen.file],
     ) as job:
         device = training.start(args.threads, args.device)
         job.device = training.device_name(device)
         network, described = checkpoints.load(args.checkpoint)
         job.plugins.append(models.MODELS.file(described["model"]))
+        sizes = measures.sizes(network, tuple(described["shape"]))
         dataset = datasets.read(args.dataset)
         split = training.Split(dataset, dataset.train, described["normalisation"], device)
-        scores = scoring.score(args.score, training.to(network, device), split, args.seed, parameters)
-        total = sum(weight.numel() for weight in network.parameters())
-        files.write_tensors(args.out, scores, {"order": list(scores), "params": total})
+        network = training.to(network, device)
+        if target.way.rounds > 1:
+            rounds = job.load("shrinkflow.rounds")
+            scores = rounds.scores(chosen, network, split, args.seed, Sizes.of(sizes), target)
+        else:
+            scores = scoring.score(chosen, network, split, args.seed)
+        files.write_tensors(args.out, scores, {"order": list(scores), **sizes})
 
 
 if __name__ == "__main__":

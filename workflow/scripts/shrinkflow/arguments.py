@@ -23,7 +23,6 @@ def parser(description: str | None, example: str) -> argparse.ArgumentParser:
 
 def add_training(parser: argparse.ArgumentParser, label: str) -> None:
     """Add what pretraining and finetuning share: seed, outputs, recipe, computing."""
-    parser.add_argument("--seed", type=int, required=True, metavar="N", help="seed of every draw")
     parser.add_argument("--checkpoint", required=True, metavar="OUT", help="checkpoint to write")
     parser.add_argument("--history", required=True, metavar="OUT", help="history (CSV) to write")
     parser.add_argument("--label", default=label, help="name of this training in messages")

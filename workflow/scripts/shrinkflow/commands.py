@@ -1,4 +1,4 @@
-"""The command line of shrinkflow: provenance of a study, beside the `snakemake` that computes it."""
+"""The command line of shrinkflow: what it can do, and the provenance of a study that `snakemake` computes."""
 
 from __future__ import annotations
 
@@ -73,6 +73,8 @@ def parser() -> argparse.ArgumentParser:
     crate = command(_crate, "write a Workflow Run RO-Crate of a study, or of targets")
     crate.add_argument("targets", nargs="*", metavar="TARGET", help="figures or other artifacts")
     crate.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="a folder that is not there")
+    listed = command(_strategies, "list every strategy: score, way, cost, parameters, source")
+    listed.add_argument("--json", action="store_true", help="print JSON")
     stages = command(_stages, "write the stages of a study, as DVC runs them, to its dvc.yaml")
     stages.add_argument("--check", action="store_true", help="only check that they are current")
     stage = command(_stage, "make one stage: what `dvc repro` runs")
@@ -196,6 +198,14 @@ def _crate(args: argparse.Namespace) -> None:
     title = f"shrinkflow: the study {plan.study}" + (f", {', '.join(args.targets)}" if args.targets else "")
     made = crate.write(targets, args.out, plan.configfile, title)
     print(f"{args.out}: {made.files} files ({made.bytes / 1e6:.1f} MB) of {made.actions} jobs")
+
+
+def _strategies(args: argparse.Namespace) -> None:
+    from shrinkflow import strategies, study
+
+    known = study.read(args.configfile).strategies if args.configfile else strategies.registered()
+    found = [strategies.described(strategy) for strategy in known.values()]
+    print(json.dumps(found, indent=2) if args.json else "\n".join(map(strategies.text, found)))
 
 
 def _stages(args: argparse.Namespace) -> None:

@@ -29,6 +29,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(names)}"
 
 
+def warn_collapsed(layers: Iterable[str], ratio: float) -> None:
+    """Say which layers nothing is left of."""
+    for name in layers:
+        print(f"warning: nothing is left of layer '{name}' at ratio {ratio:g}", file=sys.stderr)
+
+
 def run(main: Callable[[], None]) -> NoReturn:
     """Run a program's `main`; a `UserError` becomes one line on stderr and exit status 1.
 

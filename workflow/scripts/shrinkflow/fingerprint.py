@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -20,7 +21,12 @@ LIBRARY = Path(__file__).resolve().parent
 PINS = LIBRARY.parents[2] / "requirements.txt"
 
 # Import names that differ from the name of the distribution.
-_DISTRIBUTIONS = {"sklearn": "scikit-learn", "PIL": "pillow", "yaml": "pyyaml"}
+_DISTRIBUTIONS = {
+    "sklearn": "scikit-learn",
+    "PIL": "pillow",
+    "yaml": "pyyaml",
+    "torch_pruning": "torch-pruning",
+}
 
 
 def fingerprint(*files: str | Path) -> str:
@@ -47,9 +53,11 @@ def closure(*files: str | Path) -> tuple[Path, ...]:
 
 
 def name(path: str | Path) -> str:
-    """Return how records call a file of code: not by where the project lies."""
+    """Return how records call a file of code, seen from the programs: not by where the project lies."""
     path, root = Path(path).resolve(), LIBRARY.parent
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+    if not path.is_relative_to(root) and not path.is_relative_to(PINS.parent):
+        return path.name
+    return Path(os.path.relpath(path, root)).as_posix()
 
 
 @cache

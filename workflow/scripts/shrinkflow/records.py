@@ -7,6 +7,7 @@ machine. So records are byte-stable like the artifacts they describe.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import platform
 import subprocess
@@ -37,6 +38,15 @@ class Job:
     plugins: list[Path]
     device: str | None = None
     findings: dict[str, Any] = field(default_factory=dict)
+
+    def load(self, module: str) -> Any:
+        """Import a module of the library that only some jobs of a program need; their code is more by it.
+
+        An `import` statement would make it part of the code of all of them.
+        """
+        found = importlib.import_module(module)
+        self.plugins.append(Path(str(found.__file__)))
+        return found
 
     @property
     def code(self) -> dict[str, Any]:

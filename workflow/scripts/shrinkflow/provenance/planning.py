@@ -131,13 +131,18 @@ def configuration(study: str) -> str:
 
 
 def sources(configfile: str) -> str:
-    """Return a hash of all a plan is made of: the study, its folders of pictures, rules, code and pins."""
+    """Return a hash of all a plan is made of: the study, its pictures and own code, rules, code and pins."""
     paths = sorted({path for pattern in _SOURCES for path in Path().glob(pattern)} | {Path(configfile)})
     listing = [f"{path.as_posix()} {files.digest(path)}" for path in paths if path.is_file()]
     document = None
     with contextlib.suppress(OSError, yaml.YAMLError):
         document = yaml.safe_load(Path(configfile).read_text(encoding="utf-8"))
-    datasets = document.get("datasets") if isinstance(document, dict) else None
+    document = document if isinstance(document, dict) else {}
+    for entry in document.get("strategies") or ():
+        own = entry.get("file") if isinstance(entry, dict) else None
+        if isinstance(own, str) and Path(own).is_file():
+            listing.append(f"{own} {files.digest(own)}")
+    datasets = document.get("datasets")
     for entry in datasets.values() if isinstance(datasets, dict) else ():
         folder = entry.get("folder") if isinstance(entry, dict) else None
         if isinstance(folder, str) and Path(folder).is_dir():

@@ -320,11 +320,12 @@ def _repeat(
 ) -> str | None:
     """Do a job again in a folder, of `pictures` if it is made of any; return why it failed, if it did."""
     inputs = {Path(entry["path"]) for entry in record["inputs"]}
-    for path in inputs | {records.record_path(path) for path in inputs}:
+    program, *words = record["command"]
+    own = {Path(words[words.index(flag) + 1]) for flag in ("--score-file",) if flag in words}
+    for path in inputs | {records.record_path(path) for path in inputs} | own:
         if path.is_file():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).symlink_to(path.absolute())
-    program, *words = record["command"]
     if pictures is not None:
         words += ["--folder", os.path.abspath(pictures)]
     threads = str(record["environment"].get("threads", 1))

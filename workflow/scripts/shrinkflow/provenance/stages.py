@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from shrinkflow import files, fingerprint, records
+from shrinkflow import files, fingerprint, records, strategies
 from shrinkflow.errors import UserError, nearest
 from shrinkflow.provenance import planning
 from shrinkflow.provenance.planning import Job, Plan
@@ -32,8 +32,12 @@ _STAGE = {
     "prepare": "data",
     "pretrain": "pretrained",
     "import_weights": "pretrained",
+    "initialise": "pretrained",
     "score": "cells",
     "prune": "cells",
+    "prune_filters": "cells",
+    "update": "cells",
+    "sparsify": "cells",
     "finetune": "cells",
     "measure": "cells",
     "collect": "cells",
@@ -198,14 +202,19 @@ def _params(kind: str, jobs: list[Job], document: Mapping[str, Any]) -> list[str
     elif kind == "cells":
         wanted = ("dataset", "model")
         pair = next(p for p in document["pairs"] if all(p[key] == values[key] for key in wanted))
-        recipe = pair.get("finetune", document["finetune"])
-        keys = ["pairs", "weights", "ratios", "seeds", "finetune", f"recipes.{recipe}", "threads", "device"]
-        # A strategy of the study's own is a mapping in this list.
-        if values["strategy"] in [
-            entry["name"] for entry in document["strategies"] if isinstance(entry, dict)
-        ]:
-            keys.append("strategies")
+        keys = ["pairs", "weights", "ratios", "budget", "conformance", "seeds", "finetune"]
+        keys += ["threads", "device"]
+        if values["strategy"] in {"dense", *filter(_is_usual, document["strategies"])}:
+            keys.append(f"recipes.{pair.get('finetune', document['finetune'])}")
+        else:
+            # A strategy of the study's own is a mapping in this list; others have other recipes.
+            keys += ["recipes", "strategies"]
     return [key for key in keys if _stands(key, document)]
+
+
+def _is_usual(entry: Any) -> bool:
+    """Whether a strategy of the study is one of the registry, finetuned by the recipe for that."""
+    return isinstance(entry, str) and strategies.resolve(entry).way.finetuned
 
 
 def _stands(key: str, document: Any) -> bool:
