@@ -202,6 +202,10 @@ def test_combinations_are_checked(score, parameters, message):
         ({"granularity": "2:4", "schedule": "iterative"}, "'schedule: iterative' does not go with"),
         ({"granularity": "filter"}, "score 'magnitude' is of single weights, which does not go with"),
         ({"scope": "like:x", "schedule": "iterative"}, "'scope: like:x' goes with one-shot pruning"),
+        (
+            {"scope": "shrinkbench-global", "schedule": "iterative"},
+            "'scope: shrinkbench-global' goes with one-shot",
+        ),
         ({"start": "initialisation", "retraining": "scratch"}, "'start: initialisation' is pruning before"),
         ({"schedule": "gradual", "retraining": "scratch"}, "'schedule: gradual' prunes while it finetunes"),
     ],
@@ -270,3 +274,8 @@ def test_magnitude_in_rounds_is_magnitude_at_once():
     at_once = selection.select(in_rounds("magnitude", 1, 8.0, model), 0.1, "global")
     in_five = selection.select(in_rounds("magnitude", 5, 8.0, model), 0.1, "global")
     assert all((at_once[name] == in_five[name]).all() for name in at_once)
+
+
+def test_gradual_pruning_takes_ten_steps_unless_told_otherwise():
+    assert strategies.combine("mine", "magnitude", {}, {"schedule": "gradual"}).way.rounds == 10
+    assert strategies.combine("mine", "magnitude", {}, {"schedule": "gradual", "rounds": 1}).way.rounds == 1

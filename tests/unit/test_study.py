@@ -453,6 +453,13 @@ def test_layer_sizes_are_lent_by_a_strategy_of_the_same_pair():
         study.load(config)
 
 
+def test_shrinkbench_knows_no_budget_of_macs():
+    with pytest.raises(
+        UserError, match="'shrinkbench-global' counts weights, as ShrinkBench does; set 'budget: parameters'"
+    ):
+        study.load(with_strategies("shrinkbench-global-magnitude") | {"budget": "macs"})
+
+
 def test_ratios_of_macs_are_checked_as_such():
     with pytest.raises(
         UserError, match=r"ratio 1000 is impossible for 'digitsnet' on 'digits', of whose \d+ MACs"

@@ -186,4 +186,4 @@ def test_a_program_runs_by_hand(finished, tmp_path):
     assert "warning: nothing is left of layer 'features.0.weight' at ratio 53" in done.stderr
     record = files.read_json(tmp_path / f"mask.safetensors{records.SUFFIX}")
     assert record["findings"] == {"collapsed": ["features.0.weight"]}
-    assert record["parameters"] == {"ratio": 53.0, "scope": "layer"}
+    assert record["parameters"] == {"ratio": 53.0, "budget": "parameters", "scope": "layer"}

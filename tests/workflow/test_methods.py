@@ -200,3 +200,44 @@ def test_a_sample_of_cells_comes_out_the_same_again(methods):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "differs" not in done.stdout
+
+
+def small(**changes: object) -> dict:
+    """A study of a few strategies at one ratio."""
+    return tiny() | {
+        "pairs": [{"dataset": "digits", "model": "digitsnet"}],
+        "strategies": ["random", "global-magnitude", "erk-magnitude", "filter-l1"],
+        "ratios": [4],
+        **changes,
+    }
+
+
+def test_a_budget_of_macs_is_met_by_weights_and_by_filters(tmp_path):
+    project = Project(tmp_path, small(budget="macs"))
+    project.run()
+    with open(tmp_path / "results/tiny/tables/results.csv", newline="") as stream:
+        found = {row["strategy"]: row for row in csv.DictReader(stream)}
+    assert {name: row["ratio"] for name, row in found.items() if name != "dense"} == dict.fromkeys(
+        ["random", "global-magnitude", "erk-magnitude", "filter-l1"], "4"
+    )
+    for name in ("random", "global-magnitude", "erk-magnitude"):
+        assert float(found[name]["speedup"]) == pytest.approx(4, rel=0.01)
+    assert float(found["filter-l1"]["speedup"]) == pytest.approx(4, rel=0.03)
+    # Early layers cost many MACs a weight, so that magnitude leaves another number of weights than of MACs.
+    assert float(found["erk-magnitude"]["compression"]) != pytest.approx(4, rel=0.01)
+
+
+def test_conformance_draws_and_selects_as_shrinkbench_does(tmp_path):
+    baselines = ["random", "global-magnitude", "layerwise-magnitude", "global-gradient-magnitude"]
+    project = Project(tmp_path, small(strategies=baselines, conformance="shrinkbench"))
+    project.run()
+    with open(tmp_path / "results/tiny/tables/results.csv", newline="") as stream:
+        found = {row["strategy"]: float(row["compression"]) for row in csv.DictReader(stream)}
+    # Independent draws: the ratio varies about the one asked for. Thresholds meet it to a weight a pool.
+    assert 0.0005 < abs(found["random"] / 4 - 1) < 0.05
+    assert found["global-magnitude"] == pytest.approx(4, rel=1e-3)
+    record = (
+        project.folder
+        / "results/tiny/cells/digits/digitsnet/A/random/ratio4/seed1/mask.safetensors.record.json"
+    )
+    assert "shrinkbench-draws" in record.read_text()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy as copying
 import os
+import subprocess
+import sys
 import textwrap
 import time
 from pathlib import Path
@@ -151,6 +153,13 @@ def test_a_method_of_ones_own_is_added_as_the_documentation_says(copy):
     # Cubes and squares rank as magnitudes do.
     assert masks(copy, "square") == masks(copy, "global-magnitude")
     assert masks(copy, "square-layerwise") != masks(copy, "global-magnitude")
+    # The cell can be made again from its record, of which the file is a part.
+    cell = "results/tiny/cells/digits/digitsnet/A/square/ratio4/seed1"
+    library = {"PYTHONPATH": str(copy.folder / "workflow/scripts")}
+    command = [sys.executable, "-m", "shrinkflow", "verify", "--cell", cell, "--configfile", "study.yaml"]
+    done = subprocess.run(command, cwd=copy.folder, env=os.environ | library, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "square/seed1/from-pretrained/scores.safetensors: identical" in done.stdout
     # Another function makes its cells stale, and no others; a comment makes none.
     edit(copy, "mine/square.py", "def square", "# A comment.\ndef square")
     assert copy.stale() == []
@@ -183,6 +192,7 @@ def test_a_method_of_ones_own_that_fails_names_its_file_and_the_others_go_on(cop
 def test_a_strategy_is_added_to_the_registry_in_one_file_as_the_documentation_says(copy):
     code, registered = blocks("python")
     head = """
+        from __future__ import annotations
         import torch
         from torch import nn
         from shrinkflow import strategies

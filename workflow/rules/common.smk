@@ -200,7 +200,6 @@ def score_words(strategy):
 def target_words(strategy, ratio):
     words = ["--ratio", ratio, "--budget", STUDY.budget, "--scope", strategy.way.scope]
     words += ["--granularity", strategy.way.granularity]
-    words += ["--rounds", str(strategy.way.rounds)] if strategy.way.rounds > 1 else []
     return words + (["--exclude", *strategy.way.exclude] if strategy.way.exclude else [])
 
 
@@ -209,7 +208,7 @@ def score_options(wildcards):
     words = score_words(strategy)
     _, several, ratio = wildcards.start.partition("-to-ratio")
     if several:
-        words += target_words(strategy, ratio)
+        words += [*target_words(strategy, ratio), "--rounds", str(strategy.way.rounds)]
     elif strategy.way.granularity == way.FILTER:
         words += ["--granularity", way.FILTER]
     return shlex.join(words)
@@ -224,10 +223,7 @@ def score_code(wildcards, program="score.py"):
 
 def prune_options(wildcards, input):
     strategy = STUDY.strategy(wildcards.strategy)
-    words = target_words(strategy, wildcards.ratio) if strategy.way.schedule != way.GRADUAL else []
-    if "--rounds" in words:
-        # Already done, in the scores.
-        del words[words.index("--rounds") : words.index("--rounds") + 2]
+    words = target_words(strategy, wildcards.ratio)
     for name in ("previous", "like"):
         words += [f"--{name}", input[name]] if input.get(name) else []
     return shlex.join(words)
@@ -237,7 +233,8 @@ def sparsify_options(wildcards):
     strategy = STUDY.strategy(wildcards.strategy)
     words = score_words(strategy) + target_words(strategy, wildcards.ratio)
     words += ["--pruning", strategy.way.schedule]
-    words += ["--ramp", str(strategy.way.ramp)] if strategy.way.schedule == way.GRADUAL else []
+    if strategy.way.schedule == way.GRADUAL:
+        words += ["--rounds", str(strategy.way.rounds), "--ramp", str(strategy.way.ramp)]
     return shlex.join(words)
 
 

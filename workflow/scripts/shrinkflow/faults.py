@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from shrinkflow import budget, measures, models, strategies
+from shrinkflow import budget, conformance, measures, models, strategies
 from shrinkflow.data import SOURCES
 from shrinkflow.errors import UserError, nearest
 from shrinkflow.models import Shape
@@ -165,6 +165,8 @@ def _way_faults(where: str, strategy: Strategy, values: Mapping[str, Any]) -> It
     way = strategy.way
     if way.recipe is not None and way.recipe not in values["recipes"]:
         yield f"{where}: unknown recipe '{way.recipe}'{nearest(way.recipe, values['recipes'])}"
+    if way.scope in conformance.SCOPES and values["budget"] == budget.MACS:
+        yield f"{where}: '{way.scope}' counts weights, as ShrinkBench does; set 'budget: parameters'"
     if way.like is None:
         return
     named = {name_of(entry): entry for entry in values["strategies"]}

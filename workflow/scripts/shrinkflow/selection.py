@@ -158,8 +158,8 @@ def pattern(scores: np.ndarray, n: int, m: int, name: str = "a layer") -> np.nda
 
 
 def collapsed(masks: Arrays) -> list[str]:
-    """Return the names of layers of which nothing is left: the network passes no signal there."""
-    return [name for name, mask in masks.items() if not mask.any()]
+    """Return the names of layers of which no weight is left: the network passes no signal there."""
+    return [name for name, mask in masks.items() if not mask.any() and not name.endswith("bias")]
 
 
 def _costs(scores: Arrays, sizes: Sizes, target: Target) -> dict[str, int]:

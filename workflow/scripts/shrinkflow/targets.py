@@ -69,14 +69,9 @@ def add_target(parser: argparse.ArgumentParser, ratio: bool = True) -> None:
 
 def target(args: argparse.Namespace, **more: Any) -> Target:
     """Return the target that the flags of `add_target` describe; `more`: further fields of the way."""
-    given = {
-        "scope": args.scope,
-        "granularity": args.granularity,
-        "exclude": args.exclude,
-        "rounds": args.rounds,
-    }
-    defaults = vars(way.Way())
-    keys = {key: value for key, value in given.items() if value and value != defaults[key]}
+    keys = {"scope": args.scope, "granularity": args.granularity, "exclude": args.exclude}
+    keys = {key: value for key, value in keys.items() if value and value != getattr(way.Way(), key)}
+    keys |= {"rounds": args.rounds} if args.rounds else {}
     return Target(way.from_mapping({**keys, **more}), args.ratio, args.budget)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
+from shrinkflow import conformance
 from shrinkflow.errors import UserError
 
 PRETRAINED, INITIALISATION = "pretrained", "initialisation"
@@ -17,10 +18,7 @@ LIKE = "like:"
 
 # Values a field may have; a scope may also be `like:STRATEGY`, a granularity also N:M.
 CHOICES = {
-    "scope": (
-        *("global", "layer", "erk"),
-        *("shrinkbench-global", "shrinkbench-layer", "shrinkbench-draws"),
-    ),
+    "scope": ("global", "layer", "erk", *conformance.SCOPES),
     "granularity": (WEIGHT, FILTER),
     "start": (PRETRAINED, INITIALISATION),
     "schedule": (ONE_SHOT, ITERATIVE, GRADUAL, SOFT),
@@ -35,6 +33,8 @@ _ONLY = {
     "rewind_to": ("retraining", (WEIGHTS, RATE)),
     "equal": ("retraining", (SCRATCH,)),
 }
+# Steps of a gradual pruning, unless the study says how many.
+STEPS = 10
 _PATTERN = re.compile(r"([1-9]\d*):([1-9]\d*)")
 
 
@@ -52,7 +52,7 @@ class Way:
         start: what is scored and pruned: the pretrained network, or one freshly initialised by the cell's
             seed and then trained by the recipe of the weights.
         rounds: in how many steps a one-shot pruning scores and selects (SynFlow: 100), without training
-            between; or how often a gradual one does, while it trains.
+            between; or how often a gradual one does, while it trains (10, unless a study says otherwise).
         schedule: "one-shot"; "iterative": rounds of pruning and retraining, each by `factor` (Han et al.
             2015); "gradual": while finetuning, by the cubic schedule of Zhu & Gupta 2018; "soft": filters
             are zeroed after every epoch and may recover (He et al. 2018).
@@ -111,7 +111,8 @@ def from_mapping(values: Mapping[str, Any]) -> Way:
     Raises:
         UserError: keys that do not go together.
     """
-    way = Way(**{**values, "exclude": tuple(values.get("exclude", ()))})
+    steps = {"rounds": STEPS} if values.get("schedule") == GRADUAL else {}
+    way = Way(**{**steps, **values, "exclude": tuple(values.get("exclude", ()))})
     for name, value in values.items():
         other, allowed = _ONLY.get(name, (name, ()))
         if allowed and getattr(way, other) not in allowed:
@@ -138,7 +139,8 @@ def from_mapping(values: Mapping[str, Any]) -> Way:
     ):
         if clash:
             raise UserError(f"{text} does not go with 'granularity: {way.granularity}'; change one of them")
-    if way.like and (way.while_training or way.rounds > 1 or way.schedule != ONE_SHOT):
+    alone = way.like or way.scope in conformance.SCOPES
+    if alone and (way.rounds > 1 or way.schedule != ONE_SHOT):
         raise UserError(
             f"'scope: {way.scope}' goes with one-shot pruning in one round only; change one of them"
         )

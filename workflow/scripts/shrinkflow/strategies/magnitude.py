@@ -7,7 +7,7 @@ from torch import nn
 
 from shrinkflow import strategies
 from shrinkflow.prunable import prunable
-from shrinkflow.way import Way
+from shrinkflow.way import GRADUAL, STEPS, Way
 
 
 @strategies.score(
@@ -19,7 +19,7 @@ from shrinkflow.way import Way
         "layerwise-magnitude": Way(scope="layer"),
         "erk-magnitude": Way(scope="erk"),
         "iterative-magnitude": Way(schedule="iterative"),
-        "gradual-magnitude": Way(schedule="gradual", rounds=10),
+        "gradual-magnitude": Way(schedule=GRADUAL, rounds=STEPS),
         "lottery-ticket": Way(schedule="iterative", retraining="weight-rewinding"),
         "scratch-magnitude": Way(retraining="scratch"),
     },
