@@ -114,6 +114,40 @@ class Structure:
         parts = self.parts.values()
         return self.dense[axis] - sum(_cost(p, everything, axis) - _cost(p, alive, axis) for p in parts)
 
+    def kept(self, masks: Masks) -> np.ndarray:
+        """Return which channels stay under masks, bool [size]: at least one of every group.
+
+        A channel is removed when all its filters, in every layer of its group, are zero.
+        """
+        kept = np.zeros(self.size, dtype=bool)
+        for name in self.shapes:
+            part = self.parts.get(name.removesuffix(".weight"))
+            if part is not None:
+                mask = np.asarray(masks[name])
+                alive = mask.reshape(len(mask), -1).any(axis=1) & (part.rows != _FIXED)
+                kept[part.rows[alive]] = True
+        for group in self.groups:
+            # A layer with no outputs at all cannot be built.
+            kept[group.channels[0]] |= not kept[group.channels].any()
+        return kept
+
+    def masks(self, kept: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the closed masks (uint8, 1 = kept) that leave the channels `kept`.
+
+        Closed: the columns that read removed channels are zero as well. Counting the nonzero weights then
+        gives the reduced network's parameters and MACs, but for biases and batch-norm.
+        """
+        alive = np.append(kept, True).astype(np.uint8)
+        masks = {}
+        for name, shape in self.shapes.items():
+            masks[name] = np.ones(shape, dtype=np.uint8)
+            part = self.parts.get(name.removesuffix(".weight"))
+            if part is not None:
+                masks[name] *= alive[part.rows].reshape(-1, *[1] * (len(shape) - 1))
+                if part.columns is not None:
+                    masks[name] *= alive[part.columns].reshape(1, -1, *[1] * (len(shape) - 2))
+        return masks
+
 
 @dataclass(frozen=True)
 class Reduced:
@@ -164,7 +198,7 @@ def choose(
     exclude: Collection[str] = (),
     found: Structure | None = None,
 ) -> dict[str, np.ndarray]:
-    """Return closed masks (uint8, 1 = kept; see `close`) of a network reduced to the part `kept` of its cost.
+    """Return closed masks (see `Structure.masks`) of a network reduced to the part `kept` of its cost.
 
     The cost comes as near to the target as whole channels allow, and every group keeps at least one.
 
@@ -195,7 +229,7 @@ def choose(
     largest = _largest(structure, free, axis)
     if kept * largest < 1 - _EXACT:
         raise budget.impossible(1 / kept, largest, "whole filters of this network")
-    alive = np.ones(structure.size, dtype=bool) if previous is None else _kept(structure, previous)
+    alive = np.ones(structure.size, dtype=bool) if previous is None else structure.kept(previous)
     target = kept * structure.dense[axis]
     if structure.cost(alive, axis) < _NEAR * target:
         raise UserError(
@@ -225,7 +259,7 @@ def choose(
 
     above = bisect.bisect_left(range(len(order)), target, key=cost)
     best = min(range(max(above - 1, 0), above + 1), key=lambda count: abs(cost(count) - target))
-    return _masks(structure, with_first(best))
+    return structure.masks(with_first(best))
 
 
 def largest_ratio(
@@ -236,27 +270,13 @@ def largest_ratio(
     return _largest(structure, _free(structure, exclude), axis)
 
 
-def close(
-    model: nn.Module, shape: Shape, masks: Masks, found: Structure | None = None
-) -> dict[str, np.ndarray]:
-    """Return masks in which the columns that read removed channels are zero too.
-
-    A channel is removed when all its filters, in every layer of its group, are zero in `masks`. Counting
-    the nonzero weights under a closed mask then gives the reduced network's parameters and MACs, but for
-    biases and batch-norm.
-    """
-    structure = found or find(model, shape)
-    closed = _masks(structure, _kept(structure, masks))
-    return {name: closed[name] & np.asarray(masks[name]) for name in closed}
-
-
 def reduce(model: nn.Module, shape: Shape, masks: Masks, found: Structure | None = None) -> Reduced:
-    """Return a copy of a network out of which the removed channels (see `close`) were taken.
+    """Return a copy of a network out of which the removed channels (see `Structure.kept`) were taken.
 
     Weights that are masked in channels that stay are copied as they are.
     """
     structure = found or find(model, shape)
-    return _cut(model, structure, _kept(structure, masks))
+    return _cut(model, structure, structure.kept(masks))
 
 
 @torch.no_grad()
@@ -276,7 +296,7 @@ def expand(model: nn.Module, reduced: Reduced, state: Mapping[str, torch.Tensor]
 
 
 def without(model: nn.Module, shape: Shape, masks: Masks, found: Structure | None = None) -> nn.Module:
-    """Return a copy, of full shapes, of a network from which the removed channels (see `close`) are gone.
+    """Return a copy, of full shapes, of a network without the removed channels (see `Structure.kept`).
 
     Their filters and all that reads them, their biases and their batch-norm are zero: it computes what the
     reduced network does.
@@ -464,34 +484,6 @@ def _values(structure: Structure, scores: Mapping[str, np.ndarray]) -> np.ndarra
             np.add.at(total, part.rows[own], values[own] / (mean if mean > 0 else 1))
             np.add.at(count, part.rows[own], 1)
     return total / count
-
-
-def _kept(structure: Structure, masks: Masks) -> np.ndarray:
-    """Return which channels have a filter that is not all zero, bool [size]; one at least of every group."""
-    kept = np.zeros(structure.size, dtype=bool)
-    for name in structure.shapes:
-        part = structure.parts.get(name.removesuffix(".weight"))
-        if part is not None:
-            mask = np.asarray(masks[name])
-            alive = mask.reshape(len(mask), -1).any(axis=1) & (part.rows != _FIXED)
-            kept[part.rows[alive]] = True
-    for group in structure.groups:
-        # A layer with no outputs at all cannot be built.
-        kept[group.channels[0]] |= not kept[group.channels].any()
-    return kept
-
-
-def _masks(structure: Structure, kept: np.ndarray) -> dict[str, np.ndarray]:
-    alive = np.append(kept, True).astype(np.uint8)
-    masks = {}
-    for name, shape in structure.shapes.items():
-        masks[name] = np.ones(shape, dtype=np.uint8)
-        part = structure.parts.get(name.removesuffix(".weight"))
-        if part is not None:
-            masks[name] *= alive[part.rows].reshape(-1, *[1] * (len(shape) - 1))
-            if part.columns is not None:
-                masks[name] *= alive[part.columns].reshape(1, -1, *[1] * (len(shape) - 2))
-    return masks
 
 
 @torch.no_grad()
