@@ -38,6 +38,26 @@ def test_a_ratio_beyond_the_model_is_refused_before_anything_trains(tmp_path):
     assert "choose a ratio from 1 to 54.1" in text
 
 
+def test_methods_that_cannot_work_are_refused_before_anything_trains(tmp_path):
+    study = copying.deepcopy(TINY)
+    whole = ["features.3.weight", "features.6.weight"]
+    study["ratios"] = [2, 30]
+    study["strategies"] += [
+        {"name": "pattern", "score": "magnitude", "granularity": "2:4"},
+        {"name": "whole", "score": "filter-l1", "granularity": "filter", "exclude": whole},
+        {"name": "ticket", "score": "magnitude", "retraining": "weight-rewinding", "rewind_to": 1},
+        {"name": "like", "score": "random", "scope": "like:snip"},
+    ]
+    text = refused(Project(tmp_path, study))
+    for said in (
+        "strategy 'pattern': 2:4 does not fit 'features.0.weight' of 'digitsnet' on 'digits', whose 1 inputs 4 does not",
+        "strategy 'whole': compression ratio 30 is impossible for whole filters of 'digitsnet' on 'digits'; choose",
+        "strategy 'ticket' rewinds to epoch 1, which was not saved: 'weights.A.keep' is [0]; add 1 there",
+        "'strategies[6]': 'like:snip' takes the layer sizes of a strategy that is not in the study",
+    ):
+        assert f"error: study.yaml: {said}" in text
+
+
 def test_the_default_study_does_not_leak_into_another(tmp_path):
     study = copying.deepcopy(TINY)
     del study["seeds"]

@@ -152,6 +152,16 @@ def test_rounds_on_the_way_are_computed_once_and_not_reported(methods, rows):
     assert all((chain[0][name] == first[name]).all() for name in first)
 
 
+def test_epochs_are_those_of_all_rounds(rows):
+    epochs = {
+        (row["strategy"], row["ratio"]): int(row["epochs"]) for row in rows if row["model"] == "digitsnet"
+    }
+    # Rounds of 2 epochs at ratios 2, 4 and 8; a lottery ticket trains 4 in each.
+    assert (epochs["iterative-magnitude", "2"], epochs["iterative-magnitude", "8"]) == (2, 6)
+    assert epochs["lottery-ticket", "8"] == 12
+    assert epochs["global-magnitude", "8"] == epochs["dense", "1"] == 2
+
+
 def test_scratch_differs_from_a_lottery_ticket_in_its_weights_only(methods):
     one, other = (masks(methods, name, "2") for name in ("scratch-magnitude", "lottery-ticket"))
     assert all((one[name] == other[name]).all() for name in one)

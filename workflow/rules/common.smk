@@ -132,6 +132,15 @@ def previous_mask(wildcards):
     return path(f"{CELL}/mask.safetensors", previous) if previous else []
 
 
+def histories(wildcards):
+    """The histories of a cell's training, and of all rounds before it."""
+    cell, found = cell_of(wildcards), []
+    while cell:
+        found.append(path(f"{CELL}/history.csv", cell))
+        cell = STUDY.predecessor(cell)
+    return found
+
+
 def lent_mask(wildcards):
     """The mask whose layer sizes a cell takes over, if it does."""
     lender = STUDY.lender(cell_of(wildcards))

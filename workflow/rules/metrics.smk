@@ -13,7 +13,7 @@ rule measure:
         dataset=DATASET,
         checkpoint=f"{CELL}/checkpoint.safetensors",
         mask=f"{CELL}/mask.safetensors",
-        history=f"{CELL}/history.csv",
+        history=histories,
     output:
         metrics=f"{CELL}/metrics.json",
         record=f"{CELL}/metrics.json{SUFFIX}",

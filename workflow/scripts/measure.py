@@ -36,7 +36,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--dataset", required=True, metavar="FILE", help="processed data set")
     parser.add_argument("--checkpoint", required=True, metavar="FILE", help="finetuned checkpoint")
     parser.add_argument("--mask", required=True, metavar="FILE", help="mask it was finetuned with")
-    parser.add_argument("--history", required=True, metavar="FILE", help="history of the finetuning")
+    parser.add_argument(
+        "--history",
+        required=True,
+        nargs="+",
+        metavar="FILE",
+        help="history of its training, then those of the rounds before, if there were any",
+    )
     parser.add_argument(
         "--cell",
         required=True,
@@ -57,7 +63,7 @@ def main() -> None:
     cell = dict(zip(CELL, args.cell, strict=True))
     with records.job(
         __file__,
-        inputs=[args.dataset, args.checkpoint, args.mask, args.history],
+        inputs=[args.dataset, args.checkpoint, args.mask, *args.history],
         outputs=[args.out],
         parameters={"cell": cell, "control": args.control, "threads": args.threads, "device": args.device},
     ) as job:
@@ -73,7 +79,7 @@ def main() -> None:
         dataset = datasets.read(args.dataset)
         test = training.Split(dataset, dataset.test, described["normalisation"], device)
         found = training.evaluate(training.to(network, device), test)
-        history = training.read_history(args.history)
+        history, *earlier = map(training.read_history, args.history)
         best = next(line for line in history if line.epoch == described["epoch"])
         metrics = {
             "compression": counts.compression,
@@ -88,7 +94,8 @@ def main() -> None:
             "val_top1": best.val_top1,
             "pruned_val_top1": history[0].val_top1,
             "best_epoch": described["epoch"],
-            "epochs": len(history) - 1,
+            # Those of all rounds: an iterative schedule has trained in each.
+            "epochs": sum(len(lines) - 1 for lines in (history, *earlier)),
             "collapsed_layers": len(measures.collapsed(counts.layers)),
         }
         files.write_json(
