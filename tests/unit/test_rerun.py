@@ -392,7 +392,13 @@ def test_a_signal_ends_the_jobs_and_leaves_no_scratch(project, tmp_path, kind):
         "errors.run(lambda: print(rerun.verify(rerun.jobs_of(rerun.cells('s')), 2, print)))"
     )
     environment = os.environ | {"TMPDIR": str(tmp_path / "scratch"), "PIDS": str(tmp_path / "pids")}
-    running = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)
+    # A shell's background jobs ignore SIGINT, and what they start does too, unless it is told otherwise.
+    running = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=environment,
+        stdout=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 60
     while len(pids := started(tmp_path / "pids")) < 2:
         assert running.poll() is None and time.monotonic() < deadline

@@ -631,6 +631,21 @@ def test_equal_scores_and_zero_scores_can_be_ranked():
 # ---- masks, reduced and expanded networks ----------------------------------------------------------
 
 
+def test_comparable_scores_are_ranked_as_they_are_and_others_by_their_layers_mean():
+    model = network("digitsnet")
+    scores = {name: np.ones(len(weight)) for name, weight in prunable(model).items()}
+    scores["features.3.weight"] = np.full(64, 1e-3)
+    kept = {}
+    for comparable in (True, False):
+        masks = structure.choose(
+            model, SHAPES["digitsnet"], scores, 0.7, "parameters", "global", comparable=comparable
+        )
+        kept[comparable] = [int(mask.reshape(len(mask), -1).any(axis=1).sum()) for mask in masks.values()]
+    # The layer of small scores pays alone; where means are equal, ties go to the first layers.
+    assert kept[True][0] == 32 and kept[True][2] == 128 and kept[True][1] < 64
+    assert kept[False][0] == 32 and kept[False][1] == 64 and kept[False][2] < 128
+
+
 def test_closing_zeroes_the_columns_that_read_a_removed_filter():
     structure_ = found("mnistnet")
     masks = {name: np.ones(shape, np.uint8) for name, shape in structure_.shapes.items()}

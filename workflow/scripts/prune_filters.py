@@ -37,7 +37,7 @@ def main() -> None:
         outputs=[args.out],
         parameters=targets.described(target),
     ) as job:
-        scores, _ = files.read_tensors(args.scores)
+        scores, scored = files.read_tensors(args.scores)
         previous = files.read_tensors(args.previous)[0] if args.previous else None
         network, described = checkpoints.load(args.checkpoint)
         job.plugins.append(models.MODELS.file(described["model"]))
@@ -50,6 +50,7 @@ def main() -> None:
             target.way.scope,
             previous,
             target.way.exclude,
+            comparable=scored["comparable"],
         )
         files.write_tensors(args.out, mask, {"ratio": args.ratio})
 

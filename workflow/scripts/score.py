@@ -71,7 +71,9 @@ def main() -> None:
             scores = rounds.scores(chosen, network, split, args.seed, Sizes.of(sizes), target)
         else:
             scores = scoring.score(chosen, network, split, args.seed)
-        files.write_tensors(args.out, scores, {"order": list(scores), **sizes})
+        files.write_tensors(
+            args.out, scores, {"order": list(scores), "comparable": chosen.comparable, **sizes}
+        )
 
 
 if __name__ == "__main__":

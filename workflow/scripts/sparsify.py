@@ -87,7 +87,7 @@ def main() -> None:
             found = structure.find(network, shape)
 
             def choice(scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-                options = (target.axis, target.way.scope, None, target.way.exclude, found)
+                options = (target.axis, target.way.scope, None, target.way.exclude, found, scorer.comparable)
                 masks: dict[str, np.ndarray] = structure.choose(
                     network, shape, scores, 1 / target.ratio, *options
                 )

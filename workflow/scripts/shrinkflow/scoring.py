@@ -30,6 +30,7 @@ class Scorer:
     parameters: Mapping[str, Any]
     granularity: str
     file: Path
+    comparable: bool = False
 
 
 def scorer(
@@ -43,7 +44,7 @@ def scorer(
     entry = SCORES[name]
     title = f"score '{name}'"
     chosen = complete(title, entry.parameters(), parameters)
-    return Scorer(title, entry.function, chosen, entry.granularity, SCORES.file(name))
+    return Scorer(title, entry.function, chosen, entry.granularity, SCORES.file(name), entry.comparable)
 
 
 def pictures(split: Split, seed: int) -> Callable[..., Iterator[tuple[torch.Tensor, torch.Tensor]]]:

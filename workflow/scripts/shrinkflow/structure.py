@@ -197,15 +197,17 @@ def choose(
     previous: Masks | None = None,
     exclude: Collection[str] = (),
     found: Structure | None = None,
+    comparable: bool = False,
 ) -> dict[str, np.ndarray]:
     """Return closed masks (see `Structure.masks`) of a network reduced to the part `kept` of its cost.
 
     The cost comes as near to the target as whole channels allow, and every group keeps at least one.
 
-    Scores of different layers have different scales, so those of each layer are divided by their mean
-    absolute value, as torch-pruning does (Fang et al. 2023). Molchanov et al. 2017 divide by the l2 norm,
-    under which a filter would count for less only because its layer has many. The score of a channel is the
-    mean over its filters in all layers of its group. Of equal channels the one that comes first is kept.
+    Unless they are `comparable`, scores of different layers have different scales, so those of each layer
+    are divided by their mean absolute value, as torch-pruning does (Fang et al. 2023). Molchanov et al. 2017
+    divide by the l2 norm, under which a filter would count for less only because its layer has many. The
+    score of a channel is the mean over its filters in all layers of its group. Of equal channels the one
+    that comes first is kept.
 
     Args:
         model: the network, on any device, meta too.
@@ -218,6 +220,7 @@ def choose(
         previous: masks of an earlier round; channels removed there stay removed.
         exclude: names of weights whose groups stay whole; their inputs may still be removed.
         found: what `find` returned for the network, to save finding it again.
+        comparable: whether the scores of all layers have one unit, such as a change of the loss.
 
     Raises:
         UserError: the target cannot be reached, or an earlier round left less; an unknown name in `exclude`.
@@ -236,7 +239,7 @@ def choose(
             f"cannot keep {target:.0f} {axis}: an earlier round left {structure.cost(alive, axis)}; "
             "give ratios in ascending order"
         )
-    values = _values(structure, scores)
+    values = _values(structure, scores, comparable)
     chosen = alive.copy()
     claims: list[tuple[float, int]] = []  # sorted, these are the channels in the order they are kept
     for group in free:
@@ -472,7 +475,7 @@ def _largest(structure: Structure, free: Collection[Group], axis: str) -> float:
     return structure.dense[axis] / structure.cost(kept, axis)
 
 
-def _values(structure: Structure, scores: Mapping[str, np.ndarray]) -> np.ndarray:
+def _values(structure: Structure, scores: Mapping[str, np.ndarray], comparable: bool) -> np.ndarray:
     """Return a score for every channel, float64 [size]."""
     total, count = np.zeros(structure.size), np.zeros(structure.size)
     for name in structure.shapes:
@@ -480,7 +483,7 @@ def _values(structure: Structure, scores: Mapping[str, np.ndarray]) -> np.ndarra
         if part is not None:
             own = part.rows != _FIXED
             values = np.asarray(scores[name], dtype=np.float64)
-            mean = np.abs(values).mean()
+            mean = 1 if comparable else np.abs(values).mean()
             np.add.at(total, part.rows[own], values[own] / (mean if mean > 0 else 1))
             np.add.at(count, part.rows[own], 1)
     return total / count

@@ -43,7 +43,8 @@ class Score:
     """A scoring function, the paper it comes from, what it costs, and the strategies made of it.
 
     `granularity` is what it scores: "weight" or "filter". `update` is a function that moves the weights
-    that stay, once it is known which (see `update`).
+    that stay, once it is known which; `comparable` says whether filters of all layers are ranked as they
+    are scored (see `score` for both).
     """
 
     function: Callable[..., Scores]
@@ -52,6 +53,7 @@ class Score:
     strategies: Mapping[str, Way]
     granularity: str = way.WEIGHT
     update: Callable[..., Scores] | None = None
+    comparable: bool = False
 
     def parameters(self) -> dict[str, Any]:
         """Return {parameter: default} of what a study may set."""
@@ -81,6 +83,7 @@ def score(
     strategies: Mapping[str, Way],
     granularity: str = way.WEIGHT,
     update: Callable[..., Scores] | None = None,
+    comparable: bool = False,
 ) -> Callable[[Callable[..., Scores]], Callable[..., Scores]]:
     """Register a scoring function.
 
@@ -92,10 +95,12 @@ def score(
         granularity: "weight" or "filter".
         update: `(model, data, masks, *, parameters...)` with the score's parameters, and masks (bool, True =
             kept) by name; returns new values for prunable weights, those pruned being zero (Hassibi 1993).
+        comparable: of filters: scores of all layers have one unit, so they are ranked as they are; otherwise
+            those of each layer are divided by their mean first.
     """
 
     def add(function: Callable[..., Scores]) -> Callable[..., Scores]:
-        entry = Score(function, source, cost, strategies, granularity, update)
+        entry = Score(function, source, cost, strategies, granularity, update, comparable)
         SCORES.register(name, entry, function.__module__)
         return function
 

@@ -72,6 +72,7 @@ def fpgm(model: nn.Module, data: strategies.Data, generator: torch.Generator) ->
     cost="1 picture, forward",
     strategies={"filter-bn-scale": Way(granularity=FILTER)},
     granularity=FILTER,
+    comparable=True,
 )
 def filter_bn_scale(
     model: nn.Module, data: strategies.Data, generator: torch.Generator
@@ -122,6 +123,7 @@ def filter_bn_scale(
     cost="10 batches, forward and backward",
     strategies={"filter-taylor": Way(granularity=FILTER)},
     granularity=FILTER,
+    comparable=True,
 )
 def filter_taylor(
     model: nn.Module,

@@ -35,12 +35,16 @@ def grasp(
 
     g and H are of the mean cross-entropy of the logits divided by `temperature`, over the weights of all
     Conv2d and Linear, the classifier's too, as in the authors' code. Pictures are drawn as for every other
-    score, not ten of each class. Batch-norm uses its statistics, which at initialisation change nothing
-    (mean 0, variance 1), as in the code of Tanaka et al. 2020; the authors' code uses those of the batch.
+    score, not ten of each class. Batch-norm normalises by the batch, as in the authors' code, and its
+    statistics do not move: by those of a fresh network (mean 0, variance 1) signals would grow from layer to
+    layer, and so would what a weight seems to do for the gradients of a network that trains otherwise.
     """
     layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     weights = list({id(layer.weight): layer.weight for layer in layers}.values())
     scored = prunable(model)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+            module.training, module.track_running_stats = True, False
 
     def gradients(pictures: torch.Tensor, labels: torch.Tensor, graph: bool) -> tuple[torch.Tensor, ...]:
         loss = functional.cross_entropy(model(pictures) / temperature, labels, reduction="sum")
