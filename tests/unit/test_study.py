@@ -418,6 +418,54 @@ def test_recipes_are_those_of_finetuning_or_of_the_weights():
     assert epochs == {"random": 2, "global-magnitude": 2, "snip": 4, "lottery-ticket": 4, "longer": 4}
 
 
+def test_crossed_masks_are_trained_by_every_other_seed():
+    found = study.load(valid() | {"seeds": [1, 2, 5], "cross_masks": ["random"]})
+    crossed = [cell for cell in found.cells() if "+" in cell.strategy and cell.ratio == 4]
+    assert [(cell.strategy, cell.seed) for cell in crossed if cell.weights == "B"] == [
+        ("random+mask1", 2),
+        ("random+mask1", 5),
+        ("random+mask2", 1),
+        ("random+mask2", 5),
+        ("random+mask5", 1),
+        ("random+mask5", 2),
+    ]
+    cell = Cell("digits", "digitsnet", "B", "random+mask5", 4.0, 1)
+    assert found.chooser(cell) == Cell("digits", "digitsnet", "B", "random", 4.0, 5)
+    assert found.chooser(found.chooser(cell)) == found.chooser(cell)
+    assert found.strategy(cell.strategy).score == "random"
+    assert found.control(found.strategy(cell.strategy)).name == "dense"
+    assert len(set(found.cells())) == len(found.cells())
+
+
+def test_a_crossed_mask_has_the_layer_sizes_of_its_own_seed():
+    like = {"name": "like", "score": "random", "scope": "like:global-magnitude"}
+    config = valid() | {"strategies": ["random", "global-magnitude", like], "cross_masks": ["like"]}
+    found = study.load(config)
+    cell = Cell("digits", "digitsnet", "A", "like+mask1", 4.0, 3)
+    assert found.lender(cell) == Cell("digits", "digitsnet", "A", "global-magnitude", 4.0, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"cross_masks": ["randon"]}, "'randon' is none of the study's strategies; did you mean 'random'"),
+        ({"seeds": [1], "cross_masks": ["random"]}, "'cross_masks' needs at least two 'seeds'"),
+        (
+            {"strategies": ["random", "global-magnitude", "woodfisher"], "cross_masks": ["woodfisher"]},
+            "'cross_masks': the mask of 'woodfisher' cannot be told from its training",
+        ),
+        (
+            {"strategies": ["random", "iterative-magnitude"], "cross_masks": ["iterative-magnitude"]},
+            "'cross_masks': the mask of 'iterative-magnitude' cannot be told from its training",
+        ),
+    ],
+)
+def test_masks_that_cannot_be_crossed_are_refused(change, message):
+    with pytest.raises(UserError) as caught:
+        study.load(valid() | change)
+    assert message in str(caught.value)
+
+
 def test_n_of_m_has_one_ratio():
     found = study.load(
         with_strategies(

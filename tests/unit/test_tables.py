@@ -36,7 +36,17 @@ METRICS = {
     "best_epoch": 3,
     "epochs": 5,
     "collapsed_layers": 0,
+    "best_test_top1": 0.76,
+    "best_test_epoch": 2,
 }
+LAYERS = [
+    {"name": "conv.weight", "shape": [8, 1, 3, 3], "weights": 72, "kept": 18, "prunable": True}
+    | {"macs": 720, "macs_nonzero": 180},
+    {"name": "hidden.weight", "shape": [4, 8], "weights": 32, "kept": 0, "prunable": True}
+    | {"macs": 32, "macs_nonzero": 0},
+    {"name": "head.weight", "shape": [2, 4], "weights": 8, "kept": 0, "prunable": False}
+    | {"macs": 8, "macs_nonzero": 0},
+]
 
 
 def row(strategy="random", ratio=2.0, seed=0, weights="A", control="dense", **metrics):
@@ -51,7 +61,7 @@ def frame(*rows):
 def metrics_file(path, cell=None, control="dense", **metrics):
     values = {"dataset": "digits", "model": "digitsnet", "weights": "A", "strategy": "random"}
     values |= {"ratio": 2, "seed": 0} | (cell or {})
-    document = {"cell": values, "control": control, "metrics": METRICS | metrics, "layers": []}
+    document = {"cell": values, "control": control, "metrics": METRICS | metrics, "layers": LAYERS}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document), encoding="utf-8")
     return path
@@ -83,7 +93,7 @@ class TestResults:
         assert ",".join(table.columns) == (
             "dataset,model,weights,strategy,ratio,seed,control,compression,speedup,params,params_nonzero,"
             "macs,macs_nonzero,top1,top5,loss,val_top1,dense_top1,top1_change,pruned_val_top1,"
-            "best_epoch,epochs,collapsed_layers"
+            "best_epoch,epochs,collapsed_layers,best_test_top1,best_test_epoch"
         )
 
     def test_each_cell_meets_the_control_of_its_own_weights_and_seed(self):
@@ -229,6 +239,16 @@ class TestSummary:
         assert summary["top1_low"].isna().all()
         assert summary["top1_mean"].notna().all()
 
+    def test_crossed_masks_are_left_out(self):
+        cells = [row("dense", 1.0, seed=seed) for seed in (1, 2)]
+        cells += [row("random", seed=1), row("random", seed=2)]
+        cells += [row("random+mask1", seed=2, top1=0.0), row("random+mask2", seed=1, top1=0.0)]
+        results = tables.results(frame(*cells))
+        assert len(results) == 6
+        summary = tables.summary(results)
+        assert summary["strategy"].tolist() == ["dense", "random"]
+        assert summary["top1_mean"].tolist() == [0.75, 0.75]
+
     def test_weights_are_not_pooled(self):
         summary = tables.summary(fake_results.study(weights=["A", "B"], seeds=2)[0])
         assert set(summary["n"]) == {2}
@@ -238,16 +258,16 @@ class TestFiles:
     def test_exact_text(self, tmp_path):
         table = tables.results(
             frame(
-                row("dense", 1.0, top1=0.75, val_top1=math.nan),
+                row("dense", 1.0, top1=0.75, val_top1=math.nan, best_test_top1=None, best_test_epoch=None),
                 row(ratio=2.5, top1=2 / 3, compression=math.inf, best_epoch=pd.NA, loss=1e-9),
             )
         )
         tables.write_results(tmp_path / "r.csv", table)
         assert (tmp_path / "r.csv").read_bytes().decode().split("\n")[1:] == [
             "digits,digitsnet,A,dense,1,0,dense,2.000000,1.500000,100,50,300,200,0.750000,0.900000,"
-            "0.500000,,0.750000,0.000000,0.400000,3,5,0",
+            "0.500000,,0.750000,0.000000,0.400000,3,5,0,,",
             "digits,digitsnet,A,random,2.5,0,dense,inf,1.500000,100,50,300,200,0.666667,0.900000,"
-            "0.000000,0.800000,0.750000,-0.083333,0.400000,,5,0",
+            "0.000000,0.800000,0.750000,-0.083333,0.400000,,5,0,0.760000,2",
             "",
         ]
 
@@ -337,6 +357,7 @@ class TestFiles:
 class TestCollect:
     def test_columns_are_those_the_tables_read(self):
         assert tables.CURVE_COLUMNS == collect.COLUMNS
+        assert tables.LAYER_COLUMNS == collect.LAYER_COLUMNS
 
     def test_rows_are_ordered_by_number(self, tmp_path):
         cells = [(10, 0), (9.5, 1), (2, 10), (2, 9)]
@@ -352,7 +373,8 @@ class TestCollect:
         path = metrics_file(tmp_path / "m.json", {"ratio": 2.0}, top1=2 / 3, val_top1=None)
         line = collect.text(collect.collect([path])).splitlines()[1]
         assert line == (
-            "digits,digitsnet,A,random,2,0,dense,2.0,1.5,100,50,300,200,0.6666666666666666,0.9,0.5,,0.4,3,5,0"
+            "digits,digitsnet,A,random,2,0,dense,2.0,1.5,100,50,300,200,0.6666666666666666,0.9,0.5,,0.4,3,5,0,"
+            "0.76,2"
         )
 
     def test_a_cell_that_is_there_twice_is_named(self, tmp_path):
@@ -451,13 +473,17 @@ class TestPrograms:
                 *paths,
                 "--out",
                 f"{strategy}.csv",
+                "--layers",
+                f"{strategy}-layers.csv",
                 "--top1",
                 f"{strategy}.json",
                 cwd=tmp_path,
             )
             assert (done.returncode, done.stderr) == (0, "")
         arguments = ["--results", "results.csv", "--summary", "tables/summary.csv"]
-        done = run("summarise.py", "--curves", "random.csv", "dense.csv", *arguments, cwd=tmp_path)
+        arguments += ["--layers-out", "layers.csv"]
+        inputs = ["random.csv", "dense.csv", "random-layers.csv", "dense-layers.csv"]
+        done = run("summarise.py", "--curves", *inputs[:2], "--layers", *inputs[2:], *arguments, cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
 
         tables.write_results(tmp_path / "expected.csv", tables.results(rows))
@@ -465,14 +491,23 @@ class TestPrograms:
         assert (tmp_path / "results.csv").read_bytes() == expected
         assert len(tables.read_summary(tmp_path / "tables/summary.csv")) == 3
         record = files.read_json(tmp_path / "tables/summary.csv.record.json")
-        assert [entry["path"] for entry in record["inputs"]] == ["random.csv", "dense.csv"]
+        assert [entry["path"] for entry in record["inputs"]] == inputs
         assert [entry["path"] for entry in record["outputs"]] == arguments[1::2]
         assert (tmp_path / "random.csv.record.json").is_file()
+        lines = (tmp_path / "layers.csv").read_text().splitlines()
+        assert len(lines) == 1 + 3 * len(rows)
+        assert [line.split(",", 3)[3] for line in lines[1:4]] == [
+            "dense,1,0,conv.weight,8x1x3x3,1,72,18,0.250000,720,180,0",
+            "dense,1,0,hidden.weight,4x8,1,32,0,0.000000,32,0,1",
+            "dense,1,0,head.weight,2x4,0,8,0,0.000000,8,0,0",
+        ]
 
     def test_a_missing_control_is_one_line(self, tmp_path):
         metrics_file(tmp_path / "m.json")
-        run("collect.py", "--metrics", "m.json", "--out", "random.csv", "--top1", "random.json", cwd=tmp_path)
-        arguments = ["--curves", "random.csv", "--results", "r.csv", "--summary", "s.csv"]
+        outputs = ["--out", "random.csv", "--layers", "layers.csv", "--top1", "random.json"]
+        run("collect.py", "--metrics", "m.json", *outputs, cwd=tmp_path)
+        arguments = ["--curves", "random.csv", "--layers", "layers.csv"]
+        arguments += ["--results", "r.csv", "--summary", "s.csv", "--layers-out", "l.csv"]
         done = run("summarise.py", *arguments, cwd=tmp_path)
         assert done.returncode == 1
         assert done.stderr.startswith("error: cell dataset digits, model digitsnet, weights A, ")

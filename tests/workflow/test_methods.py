@@ -32,6 +32,7 @@ def tiny() -> dict:
         "datasets": {"digits": {"limit": {"train": 200, "validation": 60, "test": 100}}},
         "ratios": [1, 2, 8],
         "seeds": [1],
+        "best_test_epoch": True,
         "recipes": short,
     }
 
@@ -251,3 +252,12 @@ def test_conformance_draws_and_selects_as_shrinkbench_does(tmp_path):
         / "results/tiny/cells/digits/digitsnet/A/random/ratio4/seed1/mask.safetensors.record.json"
     )
     assert "shrinkbench-draws" in record.read_text()
+
+
+def test_the_habit_of_choosing_by_the_test_set_claims_no_less(methods, rows):
+    assert all(float(row["best_test_top1"]) >= float(row["top1"]) for row in rows)
+    assert any(float(row["best_test_top1"]) > float(row["top1"]) for row in rows)
+    # Where both choose the same epoch, it is the same network: of any granularity and schedule.
+    same = [row for row in rows if row["best_test_epoch"] == row["best_epoch"]]
+    assert {"fpgm", "global-magnitude", "soft-filter-pruning"} <= {row["strategy"] for row in same}
+    assert all(row["best_test_top1"] == row["top1"] for row in same)

@@ -44,11 +44,15 @@ INITIAL = f"{PRETRAINED}/initial-seed{{seed}}.safetensors"
 SCORED = f"{RESULTS}/scores/{CURVE}/seed{{seed}}/from-{{start}}/scores.safetensors"
 CELL = f"{RESULTS}/cells/{POINT}"
 CURVES = f"{RESULTS}/cells/{CURVE}/curve.csv"
+LAYERS = f"{RESULTS}/cells/{CURVE}/layers.csv"
 TOP1 = f"{RESULTS}/cells/{CURVE}/top1.json"
+# Networks of all epochs, where the study wants to know what a choice by the test set would have claimed.
+CANDIDATES = {"candidates": f"{CELL}/candidates.safetensors"} if STUDY.best_test_epoch else {}
 # The number of threads is the study's, never Snakemake's: results depend on it.
 COMPUTING = f"--threads {STUDY.threads} --device {STUDY.device}"
 DRAWING = f"{RESULTS}/figures/{{figure}}"
-TABLES = [f"{RESULTS}/tables/{table}.csv" for table in ("results", "summary")]
+TABLE = f"{RESULTS}/tables/{{}}.csv"
+TABLES = [TABLE.format(name) for name in ("results", "summary", "layers")]
 FIGURES = [f"{RESULTS}/figures/{figure}.{form}" for figure in STUDY.figures() for form in ("svg", "png")]
 
 
@@ -78,6 +82,11 @@ def path(pattern, cell, **more):
     ratio = study.ratio_text(cell.ratio)
     fields = {**vars(cell), "ratio": ratio, "start": start(cell), **more}
     return pattern.format(**fields)
+
+
+def scores_of(cell):
+    """The scores that a cell's mask is chosen by."""
+    return path(SCORED, STUDY.chooser(cell))
 
 
 def cell_of(wildcards):
@@ -124,6 +133,16 @@ def trained_from(wildcards):
     if strategy.way.retraining == way.WEIGHTS:
         return KEPT
     return INITIAL if strategy.way.retraining == way.SCRATCH else pruned_from(wildcards)
+
+
+def keeping(wildcards, output):
+    """Where a job puts the networks of all epochs, if it does."""
+    return shlex.join(["--candidates", output.candidates] if CANDIDATES else [])
+
+
+def claiming(wildcards, input):
+    """Where the networks of all epochs are, if they are kept."""
+    return shlex.join(["--candidates", input.candidates] if CANDIDATES else [])
 
 
 def previous_mask(wildcards):

@@ -14,11 +14,13 @@ rule finetune:
         initial=trained_from,
         mask=f"{CELL}/mask.safetensors",
     output:
+        **CANDIDATES,
         checkpoint=f"{CELL}/checkpoint.safetensors",
         history=f"{CELL}/history.csv",
         records=[
             f"{CELL}/checkpoint.safetensors{SUFFIX}",
             f"{CELL}/history.csv{SUFFIX}",
+            *(f"{file}{SUFFIX}" for file in CANDIDATES.values()),
         ],
     log:
         f"{LOGS}/finetune/{POINT}.log",
@@ -37,11 +39,12 @@ rule finetune:
         computing=COMPUTING,
         recipe=training_recipe,
         options=finetune_options,
+        candidates=keeping,
         label=lambda wildcards: shlex.quote(POINT.format(**wildcards)),
     shell:
         "python {params.program:q} --dataset {input.dataset:q} --initial {input.initial:q}"
         " --mask {input.mask:q} --seed {wildcards.seed} {params.options} {params.recipe} {params.computing}"
-        " --checkpoint {output.checkpoint:q} --history {output.history:q}"
+        " {params.candidates} --checkpoint {output.checkpoint:q} --history {output.history:q}"
         " --label {params.label} > {log:q} 2>&1"
 
 
@@ -51,6 +54,7 @@ rule sparsify:
         dataset=DATASET,
         initial=pruned_from,
     output:
+        **CANDIDATES,
         mask=f"{CELL}/mask.safetensors",
         checkpoint=f"{CELL}/checkpoint.safetensors",
         history=f"{CELL}/history.csv",
@@ -58,6 +62,7 @@ rule sparsify:
             f"{CELL}/mask.safetensors{SUFFIX}",
             f"{CELL}/checkpoint.safetensors{SUFFIX}",
             f"{CELL}/history.csv{SUFFIX}",
+            *(f"{file}{SUFFIX}" for file in CANDIDATES.values()),
         ],
     log:
         f"{LOGS}/sparsify/{POINT}.log",
@@ -75,9 +80,10 @@ rule sparsify:
         computing=COMPUTING,
         recipe=training_recipe,
         options=sparsify_options,
+        candidates=keeping,
         label=lambda wildcards: shlex.quote(POINT.format(**wildcards)),
     shell:
         "python {params.program:q} --dataset {input.dataset:q} --initial {input.initial:q}"
         " --seed {wildcards.seed} {params.options} {params.recipe} {params.computing}"
-        " --mask {output.mask:q} --checkpoint {output.checkpoint:q} --history {output.history:q}"
+        " {params.candidates} --mask {output.mask:q} --checkpoint {output.checkpoint:q} --history {output.history:q}"
         " --label {params.label} > {log:q} 2>&1"

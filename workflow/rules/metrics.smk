@@ -10,6 +10,7 @@ rule metrics:
 rule measure:
     """One cell's size, theoretical cost, and accuracy on the test set"""
     input:
+        **CANDIDATES,
         dataset=DATASET,
         checkpoint=f"{CELL}/checkpoint.safetensors",
         mask=f"{CELL}/mask.safetensors",
@@ -30,9 +31,10 @@ rule measure:
         code=lambda wildcards: code("measure.py", MODELS.file(wildcards.model)),
         computing=COMPUTING,
         control=control,
+        candidates=claiming,
     shell:
         "python {params.program:q} --dataset {input.dataset:q} --checkpoint {input.checkpoint:q}"
-        " --mask {input.mask:q} --history {input.history:q} {params.computing}"
+        " --mask {input.mask:q} --history {input.history:q} {params.candidates} {params.computing}"
         " --cell {wildcards.dataset:q} {wildcards.model:q} {wildcards.weights:q}"
         " {wildcards.strategy:q} {wildcards.ratio} {wildcards.seed} --control {params.control:q}"
         " --out {output.metrics:q} > {log:q} 2>&1"
@@ -50,8 +52,9 @@ rule collect:
         metrics=curve_metrics,
     output:
         curve=CURVES,
+        layers=LAYERS,
         top1=TOP1,
-        records=[CURVES + SUFFIX, TOP1 + SUFFIX],
+        records=[CURVES + SUFFIX, LAYERS + SUFFIX, TOP1 + SUFFIX],
     log:
         f"{LOGS}/collect/{CURVE}.log",
     benchmark:
@@ -63,17 +66,19 @@ rule collect:
         code=code("collect.py"),
     shell:
         "python {params.program:q} --metrics {input.metrics:q} --out {output.curve:q}"
-        " --top1 {output.top1:q} > {log:q} 2>&1"
+        " --layers {output.layers:q} --top1 {output.top1:q} > {log:q} 2>&1"
 
 
 rule summarise:
-    """The tables: a row per cell, and a row per strategy and ratio"""
+    """The tables: a row per cell; a row per strategy and ratio; a row per cell and weight tensor"""
     input:
         curves=sorted({path(CURVES, cell) for cell in CELLS}),
+        layers=sorted({path(LAYERS, cell) for cell in CELLS}),
     output:
-        results=f"{RESULTS}/tables/results.csv",
-        summary=f"{RESULTS}/tables/summary.csv",
-        records=[f"{table}{SUFFIX}" for table in TABLES],
+        results=TABLE.format("results"),
+        summary=TABLE.format("summary"),
+        layers=TABLE.format("layers"),
+        records=[TABLE.format(name) + SUFFIX for name in ("results", "summary", "layers")],
     log:
         f"{LOGS}/summarise.log",
     benchmark:
@@ -84,5 +89,6 @@ rule summarise:
         program=program("summarise.py"),
         code=code("summarise.py"),
     shell:
-        "python {params.program:q} --curves {input.curves:q} --results {output.results:q}"
-        " --summary {output.summary:q} > {log:q} 2>&1"
+        "python {params.program:q} --curves {input.curves:q} --layers {input.layers:q}"
+        " --results {output.results:q} --summary {output.summary:q} --layers-out {output.layers:q}"
+        " > {log:q} 2>&1"

@@ -4,7 +4,7 @@
 rule scores:
     """The scores of every strategy and seed"""
     input:
-        sorted({path(SCORED, cell) for cell in JOBS if not STUDY.strategy(cell.strategy).way.while_training}),
+        sorted({scores_of(cell) for cell in JOBS if not STUDY.strategy(cell.strategy).way.while_training}),
 
 
 rule score:
@@ -44,7 +44,7 @@ rule masks:
 rule prune:
     """Which weights a cell keeps: from scores and a ratio to a mask"""
     input:
-        scores=lambda wildcards: path(SCORED, cell_of(wildcards)),
+        scores=lambda wildcards: scores_of(cell_of(wildcards)),
         previous=previous_mask,
         like=lent_mask,
     output:
@@ -71,7 +71,7 @@ rule prune:
 rule prune_filters:
     """Which filters a cell keeps: from scores of whole filters and a ratio to a mask"""
     input:
-        scores=lambda wildcards: path(SCORED, cell_of(wildcards)),
+        scores=lambda wildcards: scores_of(cell_of(wildcards)),
         checkpoint=pruned_from,
         previous=previous_mask,
     output:

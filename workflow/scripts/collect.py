@@ -1,11 +1,11 @@
-"""Collect the cells of one strategy into its trade-off curve: a CSV, a row per ratio and seed."""
+"""Collect the cells of one strategy: its trade-off curve, a row per ratio and seed; and its layers."""
 
 from __future__ import annotations
 
 import argparse
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean
@@ -22,11 +22,14 @@ METRICS = [
     *["compression", "speedup", "params", "params_nonzero", "macs", "macs_nonzero"],
     *["top1", "top5", "loss", "val_top1"],
     *["pruned_val_top1", "best_epoch", "epochs", "collapsed_layers"],
+    *["best_test_top1", "best_test_epoch"],
 ]
 COLUMNS = [*CELL, "control", *METRICS]
+LAYER = ["shape", "prunable", "size", "kept", "density", "macs", "macs_nonzero", "collapsed"]
+LAYER_COLUMNS = [*CELL, "layer", *LAYER]
 
 EPILOG = """example:
-  python workflow/scripts/collect.py --out curve.csv --top1 top1.json \\
+  python workflow/scripts/collect.py --out curve.csv --layers layers.csv --top1 top1.json \\
       --metrics 2/0/metrics.json 2/1/metrics.json
 
 Rows are ordered by ratio and seed, whatever the order of the files. Numbers are written in full,
@@ -46,6 +49,9 @@ def parse() -> argparse.Namespace:
         help="metrics.json of the cells, all of one data set, model, weights and strategy",
     )
     parser.add_argument("--out", required=True, metavar="CSV", help="the curve to write")
+    parser.add_argument(
+        "--layers", required=True, metavar="CSV", help="the weight tensors of each cell to write"
+    )
     parser.add_argument(
         "--top1", required=True, metavar="JSON", help="mean top-1 by ratio to write, for `dvc metrics`"
     )
@@ -109,10 +115,37 @@ def collect(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
     return [row for _, (row, _) in sorted(found.items())]
 
 
-def text(rows: Iterable[dict[str, Any]]) -> str:
-    """Return the curve as CSV."""
+def layers(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
+    """Return a row per cell and weight tensor, ordered by ratio, seed and place in the network.
+
+    `size` and `kept` count its weights; `density` is the part kept; `collapsed` is 1 where a prunable one has
+    none left. MACs are those of one picture.
+    """
+    found = []
+    for path in paths:
+        row = read_cell(path)
+        for layer in files.read_json(path).get("layers", []):
+            found.append(
+                {name: row[name] for name in CELL}
+                | {
+                    "layer": layer["name"],
+                    "shape": "x".join(map(str, layer["shape"])),
+                    "prunable": int(layer["prunable"]),
+                    "size": layer["weights"],
+                    "kept": layer["kept"],
+                    "density": layer["kept"] / layer["weights"],
+                    "macs": layer["macs"],
+                    "macs_nonzero": layer["macs_nonzero"],
+                    "collapsed": int(layer["prunable"] and not layer["kept"]),
+                }
+            )
+    return sorted(found, key=lambda row: (float(row["ratio"]), row["seed"]))
+
+
+def text(rows: Iterable[dict[str, Any]], columns: Sequence[str] = COLUMNS) -> str:
+    """Return the rows as CSV."""
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(stream, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(row | {"ratio": f"{row['ratio']:.12g}"} for row in rows)
     return stream.getvalue()
@@ -129,9 +162,11 @@ def means(rows: Iterable[dict[str, Any]]) -> dict[str, float | None]:
 
 def main() -> None:
     args = parse()
-    with records.job(__file__, inputs=args.metrics, outputs=[args.out, args.top1], parameters={}):
+    outputs = [args.out, args.layers, args.top1]
+    with records.job(__file__, inputs=args.metrics, outputs=outputs, parameters={}):
         rows = collect(args.metrics)
         files.write_text(args.out, text(rows))
+        files.write_text(args.layers, text(layers(args.metrics), LAYER_COLUMNS))
         files.write_json(args.top1, means(rows))
 
 

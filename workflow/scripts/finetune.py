@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 
+import torch
+
 from shrinkflow import arguments, checkpoints, errors, masks, measures, models, recipe, records, training
 from shrinkflow.data import dataset as datasets
 
@@ -39,6 +41,7 @@ def parse() -> argparse.Namespace:
         help=f"train for as many MACs as the dense network would, but at most {LONGEST:g} times the epochs",
     )
     parser.add_argument("--reduce", action="store_true", help="remove pruned filters while training")
+    arguments.add_candidates(parser)
     arguments.add_training(parser, label="finetuning")
     return parser.parse_args()
 
@@ -49,7 +52,7 @@ def main() -> None:
     with records.job(
         __file__,
         inputs=[args.dataset, args.initial, args.mask],
-        outputs=[args.checkpoint, args.history],
+        outputs=[args.checkpoint, args.history, *([args.candidates] if args.candidates else [])],
         parameters={
             "seed": args.seed,
             "recipe": recipe.to_flags(chosen),
@@ -85,11 +88,23 @@ def main() -> None:
             args.label,
             masking,
             begin=args.begin,
+            candidates=bool(args.candidates),
         )
-        if reduced:
-            structure.expand(network, reduced, trained.state)
-        else:
-            network.cpu().load_state_dict(trained.state)
+        network.cpu()
+
+        def fill(state: dict[str, torch.Tensor]) -> None:
+            if reduced:
+                structure.expand(network, reduced, state)
+            else:
+                network.load_state_dict(state)
+
+        if args.candidates:
+            candidates = {}
+            for epoch, state in trained.candidates.items():
+                fill(state)
+                candidates[epoch] = {name: value.clone() for name, value in network.state_dict().items()}
+            checkpoints.save_kept(args.candidates, candidates, described)
+        fill(trained.state)
         training.write(args.checkpoint, args.history, network, described, trained)
 
 

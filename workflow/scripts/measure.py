@@ -1,7 +1,8 @@
 """Measure one cell: size, theoretical cost, and accuracy on the test set, which is read here only.
 
 Accuracies are fractions, means over examples. Parameters and MACs are counted on the finished network,
-a parameter being left when it is not zero.
+a parameter being left when it is not zero. Given the networks of all epochs (`--candidates`), it also tells
+what a choice of the epoch by the test set, a mistake, would have claimed.
 """
 
 from __future__ import annotations
@@ -44,6 +45,11 @@ def parse() -> argparse.Namespace:
         help="history of its training, then those of the rounds before, if there were any",
     )
     parser.add_argument(
+        "--candidates",
+        metavar="FILE",
+        help="networks of all epochs, of which finetuning chose the checkpoint",
+    )
+    parser.add_argument(
         "--cell",
         required=True,
         nargs=6,
@@ -61,9 +67,10 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     args = parse()
     cell = dict(zip(CELL, args.cell, strict=True))
+    candidates = [args.candidates] if args.candidates else []
     with records.job(
         __file__,
-        inputs=[args.dataset, args.checkpoint, args.mask, *args.history],
+        inputs=[args.dataset, args.checkpoint, args.mask, *args.history, *candidates],
         outputs=[args.out],
         parameters={"cell": cell, "control": args.control, "threads": args.threads, "device": args.device},
     ) as job:
@@ -79,6 +86,13 @@ def main() -> None:
         dataset = datasets.read(args.dataset)
         test = training.Split(dataset, dataset.test, described["normalisation"], device)
         found = training.evaluate(training.to(network, device), test)
+        claims = {
+            epoch: training.evaluate(training.to(checkpoints.load(path, epoch)[0], device), test).top1
+            for path in candidates
+            for epoch in checkpoints.epochs(path)
+        }
+        # The earliest of equals, as of the honest choice.
+        claimed = max(claims, key=lambda epoch: claims[epoch], default=None)
         history, *earlier = map(training.read_history, args.history)
         best = next(line for line in history if line.epoch == described["epoch"])
         metrics = {
@@ -96,6 +110,8 @@ def main() -> None:
             "best_epoch": described["epoch"],
             # Those of all rounds: an iterative schedule has trained in each.
             "epochs": sum(len(lines) - 1 for lines in (history, *earlier)),
+            "best_test_top1": max(claims.values(), default=None),
+            "best_test_epoch": claimed,
             "collapsed_layers": len(measures.collapsed(counts.layers)),
         }
         files.write_json(
@@ -104,7 +120,10 @@ def main() -> None:
                 "cell": cell | {"ratio": float(cell["ratio"]), "seed": int(cell["seed"])},
                 "control": args.control,
                 # JSON knows no infinity: of a network with no weight left, the ratio is not told.
-                "metrics": {name: value if isfinite(value) else None for name, value in metrics.items()},
+                "metrics": {
+                    name: None if value is None or not isfinite(value) else value
+                    for name, value in metrics.items()
+                },
                 "layers": [asdict(layer) for layer in counts.layers],
             },
         )

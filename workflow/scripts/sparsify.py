@@ -49,6 +49,7 @@ def parse() -> argparse.Namespace:
         "--ramp", type=float, metavar="X", help="part of the epochs in which 'gradual' prunes"
     )
     parser.add_argument("--mask", required=True, metavar="OUT", help="mask to write")
+    arguments.add_candidates(parser)
     arguments.add_training(parser, label="finetuning")
     return parser.parse_args()
 
@@ -62,7 +63,7 @@ def main() -> None:
     with records.job(
         __file__,
         inputs=[args.dataset, args.initial],
-        outputs=[args.mask, args.checkpoint, args.history],
+        outputs=[args.mask, args.checkpoint, args.history, *([args.candidates] if args.candidates else [])],
         parameters={
             "score": args.score,
             "parameters": scorer.parameters,
@@ -100,7 +101,19 @@ def main() -> None:
         else:
             sizes = Sizes.of(measures.sizes(network, shape))
             masking = sparsifying.Gradual(scorer, split, args.seed, sizes, target, chosen.epochs)
-        trained = training.fit(network, dataset, described, chosen, args.seed, device, args.label, masking)
+        trained = training.fit(
+            network,
+            dataset,
+            described,
+            chosen,
+            args.seed,
+            device,
+            args.label,
+            masking,
+            candidates=bool(args.candidates),
+        )
+        if args.candidates:
+            checkpoints.save_kept(args.candidates, trained.candidates, described)
         network.cpu().load_state_dict(trained.state)
         masks = {name: mask.cpu().numpy() for name, mask in trained.masks.items()}
         job.findings["collapsed"] = selection.collapsed(masks)

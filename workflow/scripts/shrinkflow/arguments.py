@@ -30,6 +30,15 @@ def add_training(parser: argparse.ArgumentParser, label: str) -> None:
     recipe.add_arguments(parser)
 
 
+def add_candidates(parser: argparse.ArgumentParser) -> None:
+    """Add what keeps the networks that the best epoch was chosen from."""
+    parser.add_argument(
+        "--candidates",
+        metavar="OUT",
+        help="networks of all epochs to write, of which the best was chosen (default: they are forgotten)",
+    )
+
+
 def add_runtime(parser: argparse.ArgumentParser) -> None:
     """Add what says where and how a job computes: `--threads`, `--device`."""
     group = parser.add_argument_group("computing")

@@ -80,6 +80,12 @@ def save_kept(
     files.write_tensors(path, tensors, metadata)
 
 
+def epochs(path: str | os.PathLike[str]) -> list[int]:
+    """Return the epochs, ascending, that a file written by `save_kept` holds."""
+    arrays, _ = files.read_tensors(path)
+    return sorted({int(name.partition("/")[0]) for name in arrays})
+
+
 def load(path: str | os.PathLike[str], epoch: int | None = None) -> tuple[nn.Module, dict[str, Any]]:
     """Read what `save` wrote, or one epoch of what `save_kept` wrote.
 

@@ -17,7 +17,7 @@ from shrinkflow.errors import UserError, nearest
 from shrinkflow.models import Shape
 from shrinkflow.prunable import prunable
 from shrinkflow.strategies import CONTROL, Strategy
-from shrinkflow.way import FILTER, RATE, WEIGHT, WEIGHTS, Way
+from shrinkflow.way import FILTER, ONE_SHOT, PRETRAINED, RATE, WEIGHT, WEIGHTS, Way
 
 MIRROR = "SHRINKFLOW_MIRROR"
 WEIGHT_FILES = (".safetensors", ".th", ".pt", ".pth")
@@ -150,6 +150,16 @@ def _strategy_faults(values: Mapping[str, Any]) -> Iterator[str]:
                 yield f"'{where}': {error}"
                 continue
             yield from _way_faults(f"'{where}'", chosen[name], values)
+    for name in values["cross_masks"]:
+        if name not in chosen:
+            yield f"'cross_masks': '{name}' is none of the study's strategies{nearest(name, chosen)}"
+        elif not _crossable(chosen[name]):
+            yield (
+                f"'cross_masks': the mask of '{name}' cannot be told from its training; name strategies that "
+                "prune the pretrained network once and leave its weights as they are"
+            )
+    if values["cross_masks"] and len(values["seeds"]) < 2:
+        yield "'cross_masks' needs at least two 'seeds'"
     for baseline in BASELINES:
         scores = {strategy.score.removeprefix(strategies.CONFORMING) for strategy in chosen.values()}
         if baseline not in scores:
@@ -159,6 +169,13 @@ def _strategy_faults(values: Mapping[str, Any]) -> Iterator[str]:
                 if s.score == baseline and s.way in (Way(), Way(scope="layer"))
             ]
             yield f"'strategies' lacks the baseline every comparison needs: add {' or '.join(names)}"
+
+
+def _crossable(strategy: Strategy) -> bool:
+    """Whether the seed of a strategy's mask can be another than that of its training."""
+    way = strategy.way
+    moves = not strategy.file and strategies.SCORES[strategy.score].update
+    return way.start == PRETRAINED and way.schedule == ONE_SHOT and not moves
 
 
 def _way_faults(where: str, strategy: Strategy, values: Mapping[str, Any]) -> Iterator[str]:

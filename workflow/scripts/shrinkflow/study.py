@@ -16,7 +16,7 @@ from shrinkflow.data import SOURCES
 from shrinkflow.data.dataset import RawFile
 from shrinkflow.errors import UserError
 from shrinkflow.recipe import Recipe
-from shrinkflow.strategies import CONTROL, Strategy
+from shrinkflow.strategies import CONTROL, CROSSED, Strategy
 from shrinkflow.way import FINETUNE, INITIALISATION, ITERATIVE, SCRATCH, Way
 
 _DENSE = strategies.registered()[CONTROL]
@@ -107,16 +107,19 @@ class Study:
     seeds: tuple[int, ...]
     threads: int
     device: str
+    best_test_epoch: bool
+    cross_masks: tuple[str, ...]
 
     def cells(self) -> list[Cell]:
-        """Return every cell, the dense controls first within their pair and weights."""
+        """Return every cell, the dense controls first within their pair and weights, crossed masks last."""
         return [
-            Cell(pair.dataset, pair.model, weights, strategy.name, ratio, seed)
+            Cell(pair.dataset, pair.model, weights, name, ratio, seed)
             for pair in self.pairs
             for weights in pair.weights
             for strategy in (*self._controls(pair), *map(self.strategy, pair.strategies))
+            for name, seeds in self._crossed(strategy.name)
             for ratio in self._ratios(strategy, pair)
-            for seed in self.seeds
+            for seed in seeds
         ]
 
     def jobs(self) -> list[Cell]:
@@ -131,8 +134,9 @@ class Study:
 
     def strategy(self, name: str) -> Strategy:
         """Return a strategy of the study, or a control."""
-        if name in self.strategies:
-            return self.strategies[name]
+        method = name.partition(CROSSED)[0]
+        if method in self.strategies:
+            return replace(self.strategies[method], name=name)
         return next(
             control
             for control in (_DENSE, *map(self.control, self.strategies.values()))
@@ -192,10 +196,24 @@ class Study:
             before, power = ratio, power + 1
         return replace(cell, ratio=before) if before > 1 else None
 
+    def chooser(self, cell: Cell) -> Cell:
+        """Return the cell that chooses a cell's mask: itself, but for a crossed mask the one of its seed."""
+        method, crossed, mask_seed = cell.strategy.partition(CROSSED)
+        return replace(cell, strategy=method, seed=int(mask_seed)) if crossed else cell
+
     def lender(self, cell: Cell) -> Cell | None:
         """Return the cell whose layer sizes a cell takes over."""
         like = self.strategy(cell.strategy).way.like
-        return replace(cell, strategy=like) if like else None
+        return replace(self.chooser(cell), strategy=like) if like else None
+
+    def _crossed(self, name: str) -> list[tuple[str, Sequence[int]]]:
+        """Return (name, seeds) of a strategy, and of those that train its masks with the other seeds."""
+        crossed = [
+            (f"{name}{CROSSED}{mask_seed}", [seed for seed in self.seeds if seed != mask_seed])
+            for mask_seed in self.seeds
+            if name in self.cross_masks
+        ]
+        return [(name, self.seeds), *crossed]
 
     def _controls(self, pair: Pair) -> list[Strategy]:
         found = {CONTROL: _DENSE}
@@ -266,6 +284,8 @@ def _build(values: Mapping[str, Any]) -> Study:
         seeds=tuple(values["seeds"]),
         threads=values["threads"],
         device=values["device"],
+        best_test_epoch=values["best_test_epoch"],
+        cross_masks=tuple(values["cross_masks"]),
     )
 
 

@@ -22,6 +22,7 @@ import pandas as pd
 from shrinkflow import files, statistics
 from shrinkflow.errors import UserError
 from shrinkflow.strategies import CONTROL as DENSE
+from shrinkflow.strategies import CROSSED
 
 GROUP = ["dataset", "model", "weights", "strategy", "ratio"]
 CELL = [*GROUP, "seed"]
@@ -31,9 +32,16 @@ METRICS = [
 ]
 CONTROL = ["dense_top1", "top1_change"]
 TRAINING = ["pruned_val_top1", "best_epoch", "epochs", "collapsed_layers"]
+# What choosing the epoch by the test set would have claimed; empty where the study does not ask for it.
+CLAIM = ["best_test_top1", "best_test_epoch"]
 
-CURVE_COLUMNS = [*CELL, "control", *METRICS, *TRAINING]
-RESULTS_COLUMNS = [*CELL, "control", *METRICS, *CONTROL, *TRAINING]
+CURVE_COLUMNS = [*CELL, "control", *METRICS, *TRAINING, *CLAIM]
+RESULTS_COLUMNS = [*CELL, "control", *METRICS, *CONTROL, *TRAINING, *CLAIM]
+
+LAYER_COLUMNS = [
+    *[*CELL, "layer", "shape", "prunable", "size", "kept", "density"],
+    *["macs", "macs_nonzero", "collapsed"],
+]
 
 SUMMARISED = [
     *["compression", "speedup", "params_nonzero", "macs_nonzero"],
@@ -44,13 +52,21 @@ SUMMARY_COLUMNS = [
     *[f"{name}_{part}" for name in SUMMARISED for part in ("mean", "sd", "low", "high")],
 ]
 
-_TEXT = {"dataset", "model", "weights", "strategy", "control"}
-_INTEGER = {"seed", "n", "params", "params_nonzero", "macs", "macs_nonzero", *TRAINING[1:]}
+_TEXT = {"dataset", "model", "weights", "strategy", "control", "layer", "shape"}
+_INTEGER = {
+    *["seed", "n", "params", "params_nonzero", "macs", "macs_nonzero", *TRAINING[1:], *CLAIM[1:]],
+    *["prunable", "size", "kept", "collapsed"],
+}
 
 
 def is_control(cells: pd.DataFrame) -> pd.Series[bool]:
     """Return which rows, of any of the tables, are controls: bool [cells]."""
     return cells["strategy"] == cells["control"]
+
+
+def uncrossed(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows, of any of the tables, without those that train the mask of another seed."""
+    return cells[~cells["strategy"].str.contains(CROSSED, regex=False)]
 
 
 def results(rows: pd.DataFrame) -> pd.DataFrame:
@@ -93,10 +109,10 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Return `SUMMARY_COLUMNS`: mean, deviation and interval over the seeds, from `results`.
 
     `n` counts the seeds, which share their `control`; `statistics.describe` says what one seed or a
-    missing value leaves empty.
+    missing value leaves empty. Crossed masks are left out: they are for the split of the variance only.
     """
     rows: list[dict[str, Any]] = []
-    for group, cells in table.groupby(GROUP, sort=False):
+    for group, cells in uncrossed(table).groupby(GROUP, sort=False):
         row: dict[str, Any] = dict(zip(GROUP, group, strict=True))
         row |= {"control": cells["control"].iloc[0], "n": len(cells)}
         for name in SUMMARISED:
@@ -114,6 +130,12 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 def read_curves(paths: Iterable[str | Path]) -> pd.DataFrame:
     """Return the rows of all curves (what the program `collect.py` writes), unordered."""
     return pd.concat([_read(path, CURVE_COLUMNS) for path in paths], ignore_index=True)
+
+
+def layers(paths: Iterable[str | Path], results: pd.DataFrame) -> pd.DataFrame:
+    """Return `LAYER_COLUMNS`: the weight tensors of the cells of `results`, in its order."""
+    found = pd.concat([_read(path, LAYER_COLUMNS) for path in paths], ignore_index=True)
+    return results[CELL].merge(found, on=CELL)
 
 
 def read_results(path: str | Path) -> pd.DataFrame:
@@ -134,6 +156,11 @@ def write_results(path: str | Path, table: pd.DataFrame) -> None:
 def write_summary(path: str | Path, table: pd.DataFrame) -> None:
     """Write the table `summary` as CSV."""
     _write(path, table, SUMMARY_COLUMNS)
+
+
+def write_layers(path: str | Path, table: pd.DataFrame) -> None:
+    """Write the table `layers` as CSV."""
+    _write(path, table, LAYER_COLUMNS)
 
 
 def _refuse_doubles(rows: pd.DataFrame, key: list[str], remedy: str) -> None:

@@ -198,7 +198,7 @@ class Trained:
     """What training leaves.
 
     `state` and `masks` are those of the best validation epoch; `kept` holds the states, by epoch, that were
-    to be kept for rewinding.
+    to be kept for rewinding; `candidates` those that the best was chosen from, where they were asked for.
     """
 
     state: dict[str, torch.Tensor]
@@ -206,6 +206,7 @@ class Trained:
     history: tuple[Epoch, ...]
     masks: dict[str, torch.Tensor]
     kept: dict[int, dict[str, torch.Tensor]]
+    candidates: dict[int, dict[str, torch.Tensor]]
 
 
 def train(
@@ -219,6 +220,7 @@ def train(
     *,
     begin: int = 0,
     keep: Sequence[int] = (),
+    candidates: bool = False,
 ) -> Trained:
     """Train `model` in place by a recipe and return the state of its best validation epoch.
 
@@ -235,6 +237,7 @@ def train(
         masking: what keeps the network pruned: a weight masked 0 is exactly zero after every step.
         begin: epochs of the recipe to leave out at its start, learning-rate schedule included.
         keep: epochs whose states to keep; 0 is the network as it comes.
+        candidates: whether to keep the state of every epoch that could have been the best.
 
     Raises:
         UserError: the loss is no longer finite.
@@ -246,6 +249,7 @@ def train(
     before = evaluate(model, validation)
     history = [Epoch(begin, 0.0, math.nan, before.loss, before.top1)]
     kept = {begin: _snapshot(model)} if begin in keep else {}
+    choices: dict[int, dict[str, torch.Tensor]] = {}
     best: tuple[tuple[float, float], int, dict[str, torch.Tensor], dict[str, torch.Tensor]] | None = None
     highest, improved = -1.0, begin
     started = time.monotonic()
@@ -263,6 +267,8 @@ def train(
         if epoch in keep:
             kept[epoch] = _snapshot(model)
         if masking.complete(epoch):
+            if candidates:
+                choices[epoch] = _snapshot(pruned)
             quality = (found.top1, -found.loss)
             if best is None or quality > best[0]:
                 best = (quality, epoch, _snapshot(pruned), dict(masking.masks))
@@ -277,7 +283,7 @@ def train(
             print(f"{label}: no better for {recipe.patience} epochs, stopped", file=sys.stderr)
             break
     assert best is not None  # a recipe has at least one epoch, and the last one is complete
-    return Trained(best[2], best[1], tuple(history), best[3], kept)
+    return Trained(best[2], best[1], tuple(history), best[3], kept, choices)
 
 
 def train_epoch(
@@ -338,6 +344,7 @@ def fit(
     *,
     begin: int = 0,
     keep: Sequence[int] = (),
+    candidates: bool = False,
 ) -> Trained:
     """Train a network on a data set's training part, choosing on its validation part; see `train`.
 
@@ -345,7 +352,7 @@ def fit(
     the data set's shape and classes.
     """
     splits = splits_of(dataset, described, device, label)
-    return train(model, *splits, recipe, seed, label, masking, begin=begin, keep=keep)
+    return train(model, *splits, recipe, seed, label, masking, begin=begin, keep=keep, candidates=candidates)
 
 
 def splits_of(

@@ -7,6 +7,7 @@ two pairs share, so dvc.yaml is written from the plan, and a stage refuses to ru
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,8 +153,8 @@ def _name(job: Job) -> str:
         "pretrained": ["dataset", "model", "weights"],
         "cells": ["dataset", "model", "strategy"],
     }
-    # DVC allows no dot in a stage's name.
-    return "-".join([kind, *(values[part] for part in parts.get(kind, []))]).replace(".", "_")
+    # DVC allows neither dots nor plus signs in a stage's name.
+    return re.sub("[.+]", "_", "-".join([kind, *(values[part] for part in parts.get(kind, []))]))
 
 
 def _stage(name: str, jobs: list[Job], document: Mapping[str, Any]) -> Stage:

@@ -72,6 +72,9 @@ class Strategy:
     file: str | None = None
 
 
+# `random+mask2`: the masks that `random` chose with seed 2. No name of a study has a plus sign.
+CROSSED = "+mask"
+
 SCORES: Registry[Score] = Registry("score", "shrinkflow.strategies")
 
 
