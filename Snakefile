@@ -1,6 +1,6 @@
 # shrinkflow: a reproducible benchmark of neural-network pruning.
 #
-# raw archive -> data set -> pretrained -> scores -> mask -> finetuned -> metrics -> tables -> figures
+# raw archive -> data set -> pretrained -> scores -> mask -> finetuned -> metrics -> tables -> figures, report
 from snakemake.utils import min_version
 
 min_version("9.27")
@@ -25,11 +25,12 @@ wildcard_constraints:
 
 
 rule all:
-    """Everything: tables and figures of the study"""
+    """Everything: tables, figures and report of the study"""
     default_target: True
     input:
         TABLES,
         FIGURES,
+        REPORT,
 
 
 include: "workflow/rules/data.smk"
@@ -38,6 +39,10 @@ include: "workflow/rules/prune.smk"
 include: "workflow/rules/finetune.smk"
 include: "workflow/rules/metrics.smk"
 include: "workflow/rules/figures.smk"
+
+
+onstart:
+    print(estimate.announcement(STUDY), file=sys.stderr)
 
 
 onsuccess:

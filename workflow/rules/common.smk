@@ -9,7 +9,7 @@ from pathlib import Path
 SCRIPTS = str(Path(workflow.basedir) / "workflow" / "scripts")
 sys.path.insert(0, SCRIPTS)
 
-from shrinkflow import fingerprint, recipe, session, strategies, study, way
+from shrinkflow import captions, estimate, fingerprint, outline, recipe, session, strategies, study, way
 from shrinkflow.data import SOURCES
 from shrinkflow.data.members import folder_digest
 from shrinkflow.errors import UserError
@@ -54,6 +54,7 @@ DRAWING = f"{RESULTS}/figures/{{figure}}"
 TABLE = f"{RESULTS}/tables/{{}}.csv"
 TABLES = [TABLE.format(name) for name in ("results", "summary", "layers")]
 FIGURES = [f"{RESULTS}/figures/{figure}.{form}" for figure in STUDY.figures() for form in ("svg", "png")]
+REPORT = f"{RESULTS}/report.html"
 
 
 def names(values):

@@ -75,6 +75,7 @@ def parser() -> argparse.ArgumentParser:
     crate.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="a folder that is not there")
     listed = command(_strategies, "list every strategy: score, way, cost, parameters, source")
     listed.add_argument("--json", action="store_true", help="print JSON")
+    command(_estimate, "estimate what a study costs before it runs")
     stages = command(_stages, "write the stages of a study, as DVC runs them, to its dvc.yaml")
     stages.add_argument("--check", action="store_true", help="only check that they are current")
     stage = command(_stage, "make one stage: what `dvc repro` runs")
@@ -206,6 +207,13 @@ def _strategies(args: argparse.Namespace) -> None:
     known = study.read(args.configfile).strategies if args.configfile else strategies.registered()
     found = [strategies.described(strategy) for strategy in known.values()]
     print(json.dumps(found, indent=2) if args.json else "\n".join(map(strategies.text, found)))
+
+
+def _estimate(args: argparse.Namespace) -> None:
+    from shrinkflow import estimate, study
+
+    found = study.read(_study(args))
+    print("\n".join(estimate.lines(estimate.of(found), found.name)))
 
 
 def _stages(args: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ import yaml
 from shrinkflow import faults, recipe, strategies, validation
 from shrinkflow.data import SOURCES
 from shrinkflow.data.dataset import RawFile
+from shrinkflow.data.splits import PARTS
 from shrinkflow.errors import UserError
 from shrinkflow.recipe import Recipe
 from shrinkflow.strategies import CONTROL, CROSSED, Strategy
@@ -69,7 +70,10 @@ class Fetch:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set as a study uses it: the files to fetch or a folder, and the flags of `prepare.py`."""
+    """A data set as a study uses it: the files to fetch or a folder, and the flags of `prepare.py`.
+
+    `parts`: how many pictures train, validate and test, where that is known before they are read.
+    """
 
     name: str
     source: str
@@ -78,6 +82,7 @@ class DataSet:
     raw: tuple[Fetch, ...]
     folder: str | None
     flags: str
+    parts: tuple[int, int, int] | None
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,7 @@ class Study:
     """A checked study."""
 
     name: str
+    description: str
     pairs: tuple[Pair, ...]
     datasets: Mapping[str, DataSet]
     weights: Mapping[str, Weights]
@@ -275,6 +281,7 @@ def _build(values: Mapping[str, Any]) -> Study:
     chosen = [strategies.resolve(entry, values["conformance"]) for entry in values["strategies"]]
     return Study(
         name=values["study"],
+        description=values["description"],
         pairs=tuple(_pair(entry, values) for entry in values["pairs"]),
         datasets={name: _dataset(name, entry) for name, entry in values["datasets"].items()},
         weights={name: _weights(name, entry) for name, entry in values["weights"].items()},
@@ -316,10 +323,37 @@ def _dataset(name: str, entry: Mapping[str, Any]) -> DataSet:
     words = ["--name", name, "--source", source, "--shape", *map(str, shape)]
     words += ["--classes", str(classes), "--validation", str(entry["validation"])]
     words += ["--test", str(entry["test"]), "--split-seed", str(entry["split_seed"])]
-    for split in ("train", "validation", "test"):
+    for split in PARTS:
         if split in entry["limit"]:
             words += [f"--limit-{split}", str(entry["limit"][split])]
-    return DataSet(name, source, shape, classes, raw, entry.get("folder"), shlex.join(words))
+    return DataSet(
+        name,
+        source,
+        shape,
+        classes,
+        raw,
+        entry.get("folder"),
+        shlex.join(words),
+        _parts(SOURCES[source].pictures, entry),
+    )
+
+
+def _parts(pictures: tuple[int, int] | None, entry: Mapping[str, Any]) -> tuple[int, int, int] | None:
+    """Return how many pictures train, validate and test; None where only reading them can tell."""
+    limit = entry["limit"]
+    if len(limit) == len(PARTS):
+        return limit["train"], limit["validation"], limit["test"]
+    if pictures is None:
+        return None
+    train, test = pictures
+    test = test or round(entry["test"] * train)
+    train -= 0 if pictures[1] else test
+    validation = round(entry["validation"] * train)
+    return (
+        limit.get("train", train - validation),
+        limit.get("validation", validation),
+        limit.get("test", test),
+    )
 
 
 def _weights(name: str, entry: Mapping[str, Any]) -> Weights:

@@ -52,12 +52,16 @@ source without raw files of its own gets the user's: one archive or folder."""
 
 @dataclass(frozen=True)
 class Source:
-    """A kind of data set. `shape` and `classes` are None where the study has to state them."""
+    """A kind of data set. `shape` and `classes` are None where the study has to state them.
+
+    `pictures`: how many it has to train and to test with (0: a test part is split off), if that is fixed.
+    """
 
     shape: Shape | None
     classes: int | None
     raw: tuple[RawFile, ...]
     load: Loader
+    pictures: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,6 +41,7 @@ SOURCES.register(
             ),
         ),
         load=load,
+        pictures=(1797, 0),
     ),
     __name__,
 )

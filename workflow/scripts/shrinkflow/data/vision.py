@@ -83,13 +83,13 @@ def _register_mnist(name: str, kind: str, mirrors: Sequence[str], md5s: Mapping[
         for file, md5 in md5s.items()
     )
     reader = partial(load, kind, f"{kind}/raw", f"{name}-")
-    SOURCES.register(name, Source((1, 28, 28), 10, raw, reader), __name__)
+    SOURCES.register(name, Source((1, 28, 28), 10, raw, reader, (60_000, 10_000)), __name__)
 
 
 def _register_cifar(name: str, kind: str, classes: int, file: str, md5: str) -> None:
     raw = RawFile(file, f"md5:{md5}", urls=(f"https://www.cs.toronto.edu/~kriz/{file}",))
     reader = partial(load, kind, ".", "")
-    SOURCES.register(name, Source((3, 32, 32), classes, (raw,), reader), __name__)
+    SOURCES.register(name, Source((3, 32, 32), classes, (raw,), reader, (50_000, 10_000)), __name__)
 
 
 _register_mnist(
