@@ -75,14 +75,17 @@ def test_all_sources_are_registered() -> None:
         "digits",
         "fashion-mnist",
         "imagefolder",
+        "imagenet",
         "mnist",
+        "places365",
+        "tiny-imagenet",
     ]
 
 
 def test_raw_file_names_are_unique() -> None:
     """They share one mirror folder, and MNIST and Fashion-MNIST are published under equal names."""
     names = [raw.name for source in SOURCES.names() for raw in SOURCES[source].raw]
-    assert len(names) == 4 + 4 + 1 + 1 + 1
+    assert len(names) == 4 + 4 + 1 + 1 + 1 + 1
     assert len(set(names)) == len(names)
 
 

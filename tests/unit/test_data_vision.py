@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shrinkflow.data import SOURCES, building, vision
+from shrinkflow import importing
+from shrinkflow.data import SOURCES, building
 from shrinkflow.data.dataset import Pictures
 from shrinkflow.data.splits import Plan
 
@@ -30,7 +31,7 @@ KINDS = {
 
 @pytest.fixture(scope="module")
 def datasets() -> ModuleType:
-    module: ModuleType = vision.import_torchvision().datasets
+    module: ModuleType = importing.import_torchvision().datasets
     return module
 
 
@@ -163,7 +164,7 @@ def load(name: str, paths: list[Path]) -> Pictures:
 def test_imported_torchvision_is_usable_and_stays_the_same(datasets: ModuleType) -> None:
     import torch
 
-    found = vision.import_torchvision()
+    found = importing.import_torchvision()
     assert found is sys.modules["torchvision"]
     assert found.datasets is datasets
     model = found.models.get_model("squeezenet1_1").eval()
@@ -175,15 +176,15 @@ def test_a_torchvision_that_imports_is_left_alone(monkeypatch: pytest.MonkeyPatc
     import torch
 
     module = ModuleType("torchvision")
-    monkeypatch.setattr(vision, "_torchvision", lambda: module)
+    monkeypatch.setattr(importing, "_torchvision", lambda: module)
     monkeypatch.setattr(torch.library, "define", lambda *_: pytest.fail("declared"))
-    assert vision.import_torchvision() is module
+    assert importing.import_torchvision() is module
 
 
 def test_other_errors_of_the_import_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> ModuleType:
         raise RuntimeError("something else")
 
-    monkeypatch.setattr(vision, "_torchvision", fail)
+    monkeypatch.setattr(importing, "_torchvision", fail)
     with pytest.raises(RuntimeError, match="something else"):
-        vision.import_torchvision()
+        importing.import_torchvision()

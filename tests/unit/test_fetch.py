@@ -232,11 +232,35 @@ def test_name_with_a_folder_is_refused(name: str, mirror: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "checksum", ["", "md5", "md5:", MD5[:-1], MD5 + "0", "sha1:" + "0" * 40, "md5:" + "g" * 32]
+    "checksum",
+    [
+        "",
+        "md5",
+        "md5:",
+        MD5[:-1],
+        MD5 + "0",
+        "sha1:" + "0" * 40,
+        "md5:" + "g" * 32,
+        SHA256[:-1],
+        "sha256-prefix:" + "0" * 7,
+        "md5-prefix:" + "0" * 8,
+    ],
 )
 def test_malformed_checksum(checksum: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="neither md5: with 32 nor sha256: with 64"):
         fetching.fetch("f", checksum, tmp_path / "f", path=tmp_path)
+
+
+def test_a_prefix_of_the_hash_is_the_beginning_and_no_other_part(tmp_path: Path) -> None:
+    digest = hashlib.sha256(GOOD).hexdigest()
+    local = tmp_path / "local.bin"
+    local.write_bytes(GOOD)
+    for length in (8, 9, 63, 64):
+        fetching.fetch("f", f"sha256-prefix:{digest[:length]}", tmp_path / "out", path=local)
+        fetching.verify(tmp_path / "out", f"sha256-prefix:{digest[:length]}")
+    for wrong in (digest[1:9], digest[-8:]):
+        with pytest.raises(UserError, match=f"sha256 {digest}, expected one that begins with {wrong}; it is"):
+            fetching.verify(local, f"sha256-prefix:{wrong}")
 
 
 def test_other_schemes_are_refused(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_flags_name_every_field_in_order():
     assert recipe.to_flags(Recipe("sgd", 0.1, 2, milestones=(1,), schedule="step", flip=True)) == (
         "--optimizer sgd --lr 0.1 --epochs 2 --batch-size 64 --momentum 0.9 --no-nesterov "
         "--weight-decay 0.0 --schedule step --milestones 1 --gamma 0.1 --warmup 0 --flip --crop 0 "
-        "--patience 0"
+        "--no-resized-crop --patience 0"
     )
 
 

@@ -26,7 +26,11 @@ def parse() -> argparse.Namespace:
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--name", required=True, help="the file's name, as looked for in the mirror")
-    parser.add_argument("--checksum", required=True, help="md5:<32 hex digits> or sha256:<64 hex digits>")
+    parser.add_argument(
+        "--checksum",
+        required=True,
+        help="md5:<32 hex digits>, sha256:<64 hex digits>, or sha256-prefix:<its first 8 digits or more>",
+    )
     parser.add_argument(
         "--package",
         metavar="PACKAGE/FILE",

@@ -3,6 +3,9 @@
 The processed file (safetensors) holds the pictures as uint8, their labels, and the indices of the
 training, validation and test parts. Validation pictures are held out of the training part; a test
 part is split off where the source has none of its own. Every part has every class in proportion.
+
+Pictures that are streamed (`--resize`; always those of imagenet and places365) stay in their folder: the
+file holds their paths and hashes, and each is read once, to see that it is whole.
 """
 
 from __future__ import annotations
@@ -12,6 +15,9 @@ from pathlib import Path
 
 from shrinkflow import errors, records
 from shrinkflow.data import SOURCES, building, dataset, members, splits
+
+# Imported by name, by jobs whose pictures are streamed.
+STREAMING = "shrinkflow.data.listing"
 
 EXAMPLE = """examples:
   python workflow/scripts/prepare.py --name digits --source digits \\
@@ -34,7 +40,9 @@ def parse() -> argparse.Namespace:
     pictures.add_argument(
         "--raw", type=Path, nargs="+", metavar="FILE", help="the source's raw files, in any order"
     )
-    pictures.add_argument("--folder", type=Path, help="a folder of pictures in class folders (imagefolder)")
+    pictures.add_argument(
+        "--folder", type=Path, help="a folder of pictures, laid out as the kind of data set wants it"
+    )
     parser.add_argument(
         "--content", metavar="HASH", help="hash that the folder must have; a changed folder is refused"
     )
@@ -44,6 +52,13 @@ def parse() -> argparse.Namespace:
         nargs=3,
         metavar=("C", "H", "W"),
         help="channels, height and width of every picture (needed for imagefolder)",
+    )
+    parser.add_argument(
+        "--resize",
+        type=int,
+        metavar="N",
+        help="stream the pictures: whatever their sizes, the shorter side becomes N, and the centre of "
+        "that size is seen in evaluation (needed for imagenet and places365)",
     )
     parser.add_argument("--classes", type=int, help="number of classes (needed for imagefolder)")
     parser.add_argument(
@@ -83,7 +98,10 @@ def main() -> None:
     limits = {part: getattr(args, f"limit_{part}") for part in splits.PARTS}
     limits = {part: limit for part, limit in limits.items() if limit is not None}
     plan = splits.Plan(args.validation, args.test, args.split_seed, limits)
-    content = members.folder_digest(args.folder) if args.folder else None
+    streamed = args.resize is not None
+    check_streaming(args, source, shape)
+    digest = members.listing_digest if streamed else members.folder_digest
+    content = digest(args.folder) if args.folder else None
     if args.content and args.content != content:
         raise errors.UserError(
             f"the pictures in {args.folder} changed while the study was running; run it again"
@@ -98,17 +116,38 @@ def main() -> None:
         "split_seed": plan.seed,
         "limits": limits,
         "folder": content,
-    }
+    } | ({"resize": args.resize} if streamed else {})
     with records.job(
         __file__,
         inputs=args.raw or [],
         outputs=[args.out],
         parameters=parameters,
         plugins=[SOURCES.file(args.source)],
-    ):
-        paths = building.raw_files(source, args.raw or [args.folder])
-        pictures = source.load(paths, shape)
-        dataset.write(args.out, building.build(args.name, pictures, shape, classes, plan))
+    ) as job:
+        if streamed:
+            assert source.find is not None
+            found = source.find(args.folder)
+            options = (shape, classes, args.resize, plan, source.normalisation)
+            made = job.load(STREAMING).build(args.name, args.folder, found, *options)
+        else:
+            assert source.load is not None
+            pictures = source.load(building.raw_files(source, args.raw or [args.folder]), shape)
+            made = building.build(args.name, pictures, shape, classes, plan)
+        dataset.write(args.out, made)
+
+
+def check_streaming(args: argparse.Namespace, source: dataset.Source, shape: dataset.Shape) -> None:
+    """Raise `UserError` where the arguments do not fit the way that pictures get to the network."""
+    if args.resize is None:
+        if source.load is None:
+            raise errors.UserError(f"'{args.source}' is too large for memory; give --resize to stream it")
+        return
+    if source.find is None:
+        raise errors.UserError(f"the pictures of '{args.source}' cannot be streamed; leave out --resize")
+    if not args.folder:
+        raise errors.UserError("pictures are streamed from a folder; unpack them and give --folder")
+    if args.resize < max(shape[1:]):
+        raise errors.UserError(f"--resize {args.resize} is less than the side of a picture, {max(shape[1:])}")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ class Recipe:
     warmup: int = _help("epochs in which the learning rate rises linearly from 0", 0)
     flip: bool = _help("augment: mirror every second picture, at random", False)
     crop: int = _help("augment: pad by so many black pixels, crop back at random", 0)
+    resized_crop: bool = _help("augment streamed pictures: a part of random size, resized", False)
     patience: int = _help("stop after so many epochs without a better validation accuracy; 0: never", 0)
 
 

@@ -28,6 +28,7 @@ class Purpose(IntEnum):
     SCORE = 7
     SCORE_BATCH = 8
     REINITIALISATION = 9
+    NORMALISATION = 10
 
 
 def _sequence(seed: int, purpose: Purpose, keys: tuple[int, ...]) -> np.random.SeedSequence:

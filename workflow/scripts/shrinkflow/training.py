@@ -9,6 +9,7 @@ that went before but the state of model and optimizer.
 from __future__ import annotations
 
 import csv
+import importlib
 import math
 import os
 import sys
@@ -23,7 +24,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from shrinkflow import checkpoints, files, measures
+from shrinkflow import checkpoints, files, measures, records
+from shrinkflow.data import dataset as datasets
 from shrinkflow.data.dataset import Dataset
 from shrinkflow.errors import UserError
 from shrinkflow.optimizers import Step, optimizer
@@ -32,6 +34,9 @@ from shrinkflow.seeds import Purpose, torch_generator, torch_seed
 
 # Pictures per step of an evaluation. A constant: sums of floats depend on how they are grouped.
 _EVALUATION_BATCH = 500
+
+# Imported by name, by jobs whose pictures are streamed.
+_STREAMED = "shrinkflow.streamed"
 
 
 def start(threads: int, device: str) -> torch.device:
@@ -69,12 +74,16 @@ class Split:
         normalisation: Mapping[str, Sequence[float]],
         device: torch.device,
     ) -> None:
-        images = torch.from_numpy(dataset.images[indices])
-        self.images = images.permute(0, 2, 3, 1).contiguous().to(device)
+        self.device = device
         self.labels = torch.from_numpy(dataset.labels[indices]).to(device)
+        self._place(dataset, indices)
         channels = (1, -1, 1, 1)
         self._mean = torch.tensor(normalisation["mean"], device=device).view(channels) * 255
         self._std = torch.tensor(normalisation["std"], device=device).view(channels) * 255
+
+    def _place(self, dataset: Dataset, indices: np.ndarray) -> None:
+        images = torch.from_numpy(dataset.images[indices])
+        self.images = images.permute(0, 2, 3, 1).contiguous().to(self.device)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -94,6 +103,8 @@ class Split:
 
         A last batch of a single picture is left out: batch-norm cannot use it.
         """
+        if recipe.resized_crop:
+            raise UserError("'resized_crop' is for streamed pictures; these are in memory, set 'crop'")
         order = torch.randperm(len(self), generator=torch_generator(seed, Purpose.ORDER, epoch))
         augmentation = torch_generator(seed, Purpose.AUGMENTATION, epoch)
         for chosen in order.to(self.images.device).split(recipe.batch_size):
@@ -109,6 +120,26 @@ class Split:
         for chosen in order.to(self.images.device).split(batch_size):
             images = augment(self.images[chosen], crop, flip, generator)
             yield self.inputs(images), self.labels[chosen]
+
+
+def read(path: str | Path, folder: str | Path | None, job: records.Job) -> Dataset:
+    """Read a processed data set for a job, whose code is more where pictures are streamed from `folder`."""
+    dataset = datasets.read(path, folder)
+    if dataset.files:
+        job.load(_STREAMED)
+    return dataset
+
+
+def split(
+    dataset: Dataset,
+    indices: np.ndarray,
+    normalisation: Mapping[str, Sequence[float]],
+    device: torch.device,
+) -> Split:
+    """Return a split of a data set, in memory or streamed; see `Split`."""
+    kind = importlib.import_module(_STREAMED).Streamed if dataset.files else Split
+    found: Split = kind(dataset, indices, normalisation, device)
+    return found
 
 
 def augment(images: torch.Tensor, crop: int, flip: bool, generator: torch.Generator) -> torch.Tensor:
@@ -242,7 +273,7 @@ def train(
     Raises:
         UserError: the loss is no longer finite.
     """
-    to(model, train_split.images.device)
+    to(model, train_split.device)
     masking = masking or Masking()
     masking.start(model)
     step = optimizer(model.parameters(), recipe)
@@ -298,7 +329,7 @@ def train_epoch(
     """Train one epoch; return (mean training loss per example, learning rate of the last step)."""
     model.train()
     steps = math.ceil(len(split) / recipe.batch_size)
-    total = torch.zeros((), device=split.images.device, dtype=torch.float64)
+    total = torch.zeros((), device=split.device, dtype=torch.float64)
     count, rate = 0, 0.0
     for index, (pictures, labels) in enumerate(split.shuffled(recipe, seed, epoch)):
         rate = learning_rate(recipe, epoch - 1 + index / steps)
@@ -369,8 +400,8 @@ def splits_of(
         )
     normalisation = described["normalisation"]
     return (
-        Split(dataset, dataset.train, normalisation, device),
-        Split(dataset, dataset.validation, normalisation, device),
+        split(dataset, dataset.train, normalisation, device),
+        split(dataset, dataset.validation, normalisation, device),
     )
 
 

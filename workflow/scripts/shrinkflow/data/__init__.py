@@ -5,7 +5,8 @@ To add one, write a module in this package that registers a `dataset.Source`; no
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from shrinkflow.registry import Registry
 
@@ -13,3 +14,11 @@ if TYPE_CHECKING:
     from shrinkflow.data.dataset import Source
 
 SOURCES: Registry[Source] = Registry("data set", "shrinkflow.data")
+
+
+def streamed(name: str, entry: Mapping[str, Any]) -> bool:
+    """Whether the pictures of a data set stay in their folder; `entry` is what a study says of it.
+
+    Raises `UserError` where it names a source that there is not.
+    """
+    return SOURCES[entry.get("source", name)].load is None or bool(entry.get("stream"))

@@ -21,9 +21,9 @@ _CHUNK = 1 << 22
 def raw_files(source: Source, paths: Sequence[Path]) -> list[Path]:
     """Return the raw files in the order of `source.raw`, their checksums verified.
 
-    The paths of a source without raw files of its own are returned as they are.
+    The paths of a source without raw files of its own, and the user's folder, are returned as they are.
     """
-    if not source.raw:
+    if not source.raw or ("folder" in source.own and len(paths) == 1 and paths[0].is_dir()):
         return list(paths)
     given = {path.name: path for path in paths}
     wanted = [raw.name for raw in source.raw]
@@ -68,11 +68,7 @@ def build(name: str, pictures: Pictures, shape: Shape, classes: int, plan: split
     found = pictures.images.shape[1:]
     if found != shape:
         raise UserError(f"shape of {name} is stated as {shape}, but its pictures are {found}")
-    if len(pictures.classes) != classes:
-        raise UserError(
-            f"classes of {name} is stated as {classes}, but it has {len(pictures.classes)}: "
-            f"{_some(pictures.classes)}"
-        )
+    check_classes(name, pictures.classes, classes)
     parts = splits.divide(pictures.labels, pictures.classes, pictures.test, plan)
     used = np.sort(np.concatenate(list(parts.values())))
     images = pictures.images[used]
@@ -85,8 +81,15 @@ def build(name: str, pictures: Pictures, shape: Shape, classes: int, plan: split
         classes=pictures.classes,
         mean=mean,
         std=std,
+        files=None,
         **indices,
     )
+
+
+def check_classes(name: str, found: Sequence[str], classes: int) -> None:
+    """Raise `UserError` unless as many classes were found as were stated."""
+    if len(found) != classes:
+        raise UserError(f"classes of {name} is stated as {classes}, but it has {len(found)}: {_some(found)}")
 
 
 def normalisation(

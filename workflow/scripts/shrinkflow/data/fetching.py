@@ -45,7 +45,7 @@ def fetch(
     Raises `UserError` where none has it, or where the first that has it has other bytes: those are
     not passed over, since the user should know of them. Then nothing is left behind.
     """
-    algorithm, expected = parse_checksum(checksum)
+    algorithm, _ = parse_checksum(checksum)
     if not name or name != Path(name).name:
         raise UserError(f"the name of a raw file is '{name}'; give a plain file name, no folder")
     reasons = []
@@ -57,7 +57,7 @@ def fetch(
                     for chunk in chunks:
                         hasher.update(chunk)
                         stream.write(chunk)
-                _compare(f"{name} from {where}", algorithm, hasher.hexdigest(), expected)
+                _compare(f"{name} from {where}", checksum, hasher.hexdigest())
         except _UnavailableError as reason:
             reasons.append(str(reason))
         else:
@@ -70,25 +70,36 @@ def fetch(
 
 def verify(path: Path, checksum: str) -> None:
     """Raise `UserError` unless the file's hash is `checksum`."""
-    algorithm, expected = parse_checksum(checksum)
+    algorithm, _ = parse_checksum(checksum)
     if not path.is_file():
         raise UserError(f"{path} does not exist")
-    _compare(str(path), algorithm, files.digest(path, algorithm), expected)
+    _compare(str(path), checksum, files.digest(path, algorithm))
 
 
 def parse_checksum(text: str) -> tuple[str, str]:
-    """Split "md5:<32 hex digits>" or "sha256:<64 hex digits>" into (algorithm, digits)."""
-    match = re.fullmatch(r"(md5):([0-9a-f]{32})|(sha256):([0-9a-f]{64})", text.lower())
+    """Return (algorithm, hexadecimal digits) of a checksum.
+
+    "md5:<32 digits>", "sha256:<64 digits>", or "sha256-prefix:<8 digits or more>": the hash begins with
+    these. A prefix is what torch.hub checks (the end of a file's name); it tells damage, not a forger.
+    """
+    pattern = r"(md5):([0-9a-f]{32})|(sha256):([0-9a-f]{64})|(sha256)-prefix:([0-9a-f]{8,64})"
+    match = re.fullmatch(pattern, text.lower())
     if match is None:
-        raise UserError(f"checksum '{text}' is neither md5: with 32 nor sha256: with 64 hexadecimal digits")
+        raise UserError(
+            f"checksum '{text}' is neither md5: with 32 nor sha256: with 64 hexadecimal digits, nor "
+            "sha256-prefix: with 8 or more"
+        )
     algorithm, digits = (group for group in match.groups() if group)
     return algorithm, digits
 
 
-def _compare(what: str, algorithm: str, found: str, expected: str) -> None:
-    if found != expected:
+def _compare(what: str, checksum: str, found: str) -> None:
+    algorithm, expected = parse_checksum(checksum)
+    # Only a prefix is shorter than the hash.
+    if not found.startswith(expected):
+        wanted = expected if len(expected) == len(found) else f"one that begins with {expected}"
         raise UserError(
-            f"{what} has {algorithm} {found}, expected {expected}; it is damaged or another file: "
+            f"{what} has {algorithm} {found}, expected {wanted}; it is damaged or another file: "
             "replace it, or correct the checksum if the file is the one you mean"
         )
 

@@ -1,4 +1,4 @@
-"""Pictures of the user's own, in class folders, in a folder or archive.
+"""Pictures of the user's own, in class folders, in a folder or archive; streamed from a folder if need be.
 
 The layouts, each with or without one folder around it:
 
@@ -12,7 +12,6 @@ are passed over; so is any other file outside the class folders that is no pictu
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,17 +19,11 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from shrinkflow.data import SOURCES, members
-from shrinkflow.data.dataset import Pictures, Shape, Source
+from shrinkflow.data import SOURCES, decoding, members
+from shrinkflow.data.dataset import Listing, Pictures, Shape, Source
 from shrinkflow.errors import UserError
-
-# Pillow also opens formats that run other programs (EPS); these are read by its own code.
-FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP")
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
-
-_MODES = {1: "L", 3: "RGB"}
 
 
 @dataclass(frozen=True)
@@ -43,6 +36,16 @@ class _Layout:
     tests: list[bool]
     own_test: bool
 
+    @property
+    def numbers(self) -> npt.NDArray[np.int64]:
+        """The labels as an array."""
+        return np.array(self.labels, dtype=np.int64)
+
+    @property
+    def test(self) -> npt.NDArray[np.int64] | None:
+        """The indices of the test pictures, if there are any of its own."""
+        return np.flatnonzero(self.tests).astype(np.int64) if self.own_test else None
+
 
 def load(paths: Sequence[Path], shape: Shape) -> Pictures:
     """Read all pictures of one folder or archive, in the order of their paths.
@@ -53,18 +56,26 @@ def load(paths: Sequence[Path], shape: Shape) -> Pictures:
     """
     if len(paths) != 1:
         raise UserError(f"give one folder or archive of pictures, not {len(paths)}")
-    if shape[0] not in _MODES:
-        raise UserError(f"shape has {shape[0]} channels; pictures have 1 (grey) or 3 (colour)")
+    decoding.check_channels(shape[0])
     with members.opened(paths[0]) as found:
         layout = _layout(paths[0], list(found.files), found.folders)
         images = _read_all(paths[0], found, layout.paths, shape)
-    tests = np.flatnonzero(layout.tests).astype(np.int64)
-    return Pictures(
-        images=images,
-        labels=np.array(layout.labels, dtype=np.int64),
-        classes=layout.classes,
-        test=tests if layout.own_test else None,
-    )
+    return Pictures(images, layout.numbers, layout.classes, layout.test)
+
+
+def find(folder: Path) -> Listing:
+    """Find all pictures of one folder, in the order of their paths; files are not opened.
+
+    Raises `UserError` as `load` does for a layout that is none of the above.
+    """
+    sizes, folders = members.listing(folder)
+    return arrange(folder, list(sizes), folders)
+
+
+def arrange(where: Path, paths: Sequence[str], folders: set[str]) -> Listing:
+    """Return the pictures, classes and parts of one of the layouts above; see `find`."""
+    layout = _layout(where, paths, folders)
+    return Listing(layout.paths, layout.numbers, layout.classes, layout.test)
 
 
 def _layout(where: Path, paths: Sequence[str], folders: set[str]) -> _Layout:
@@ -102,7 +113,7 @@ def _layout(where: Path, paths: Sequence[str], folders: set[str]) -> _Layout:
         raise UserError(f"{where} holds no pictures in class folders")
     in_classes = {path for path, _, _ in labelled}
     for path in sorted(paths):
-        if path not in in_classes and PurePosixPath(path).suffix.lower() in _SUFFIXES:
+        if path not in in_classes and PurePosixPath(path).suffix.lower() in decoding.SUFFIXES:
             raise UserError(f"{where}: {path} lies outside the class folders; move or remove it")
     labelled.sort()
     in_order, labels, tests = (list(column) for column in zip(*labelled, strict=True))
@@ -161,22 +172,12 @@ def _read_all(
 def _decode(where: Path, path: str, data: bytes, shape: Shape, previous: str | None) -> npt.NDArray[np.uint8]:
     """Return one picture, uint8 of `shape`; `previous` is another that had the right size."""
     channels, height, width = shape
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            # The header alone says so: a picture of any other size is never unpacked.
-            if picture.size != (width, height):
-                raise _wrong_size(where, path, picture.size, shape, previous)
-            if picture.mode.startswith(("I", "F")):
-                raise UserError(f"{where}: {path} has more than 8 bits a channel; convert it to 8")
-            pixels = np.asarray(picture.convert(_MODES[channels]))
-    except UserError:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise UserError(f"{where}: {path} has too many pixels for a picture; remove it") from None
-    except Exception as error:  # Pillow raises nearly anything for damaged files
-        unknown = isinstance(error, UnidentifiedImageError)
-        reason = f"none of {', '.join(FORMATS)}" if unknown else error
-        raise UserError(f"{where}: {path} is no readable picture ({reason}); remove it") from None
+
+    def check(size: tuple[int, int]) -> None:
+        if size != (width, height):
+            raise _wrong_size(where, path, size, shape, previous)
+
+    pixels = np.asarray(decoding.decode(f"{where}: {path}", data, channels, check))
     return np.moveaxis(pixels.reshape(height, width, channels), 2, 0)
 
 
@@ -191,4 +192,8 @@ def _wrong_size(
     )
 
 
-SOURCES.register("imagefolder", Source(shape=None, classes=None, raw=(), load=load), __name__)
+SOURCES.register(
+    "imagefolder",
+    Source(shape=None, classes=None, raw=(), load=load, find=find, own=("folder", "archive")),
+    __name__,
+)

@@ -75,6 +75,50 @@ def folder_digest(path: str | os.PathLike[str]) -> str:
     return hashlib.md5(os.fsencode("".join(listing))).hexdigest()
 
 
+def listing(path: str | os.PathLike[str]) -> tuple[dict[str, int], set[str]]:
+    """Return {path: size in bytes} of the files in a folder, and its folders, without opening a file.
+
+    Paths are relative and sorted, clutter is left out. Links to folders are followed: a large data set
+    often lies on several disks.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise UserError(f"{path} is not a folder")
+    sizes: dict[str, int] = {}
+    folders: set[str] = set()
+    queue = [""]
+    for folder in queue:
+        with os.scandir(root / folder) as entries:
+            for entry in entries:
+                if not _visible(entry.name):
+                    continue
+                name = f"{folder}/{entry.name}" if folder else entry.name
+                if entry.is_dir():
+                    if entry.is_symlink() and root.joinpath(folder).resolve().is_relative_to(
+                        Path(entry.path).resolve()
+                    ):
+                        raise UserError(f"{entry.path} is a link to a folder around it; remove it")
+                    folders.add(name)
+                    queue.append(name)
+                elif entry.is_file():
+                    sizes[name] = entry.stat().st_size
+                else:
+                    raise UserError(f"{entry.path} is no regular file (or a dangling link); remove it")
+    return dict(sorted(sizes.items())), folders
+
+
+def listing_digest(path: str | os.PathLike[str]) -> str:
+    """Return a hash of the names and sizes of all files in a folder.
+
+    For folders too large to be read whenever a workflow starts: what a file holds is told by its own hash,
+    which is compared when it is read.
+    """
+    sizes, folders = listing(path)
+    lines = [f"{name}\0{size}\0" for name, size in sizes.items()]
+    lines += [f"{name}\0folder\0" for name in sorted(folders)]
+    return hashlib.md5(os.fsencode("".join(lines))).hexdigest()
+
+
 def _walk(root: Path) -> tuple[dict[str, Path], set[str]]:
     """Return the files, sorted, and the folders below `root`, by relative path."""
     found: dict[str, Path] = {}

@@ -122,5 +122,8 @@ def _require_all(sizes: Sequence[int], classes: Sequence[str], where: str) -> No
 
 def _draw(pool: Indices, labels: Indices, shares: Sequence[int], generator: np.random.Generator) -> Indices:
     """Return, ascending, `shares[label]` indices drawn from those of each label in `pool`."""
-    drawn = [generator.permutation(pool[labels[pool] == label])[:share] for label, share in enumerate(shares)]
+    by_label = pool[np.argsort(labels[pool], kind="stable")]
+    ends = np.cumsum(np.bincount(labels[pool], minlength=len(shares)))
+    of_label = np.split(by_label, ends[:-1])
+    drawn = [generator.permutation(own)[:share] for own, share in zip(of_label, shares, strict=True)]
     return np.sort(np.concatenate(drawn))
