@@ -48,10 +48,10 @@ from shrinkflow import (
     strategies,
     training,
 )
-from shrinkflow.data import SOURCES
+from shrinkflow.data import imagefolder
 from shrinkflow.data.dataset import Dataset
-from shrinkflow.data.vision import import_torchvision
 from shrinkflow.errors import UserError, run
+from shrinkflow.importing import import_torchvision
 from shrinkflow.prunable import prunable
 from shrinkflow.seeds import Purpose, numpy_generator, torch_generator
 from shrinkflow.strategies.shrinkbench import dropout_seed, with_biases
@@ -99,7 +99,7 @@ def dataset(path: Path | None) -> Dataset:
         from engine import pictures
 
         return pictures(640)
-    found = SOURCES["imagefolder"].load([path], SHAPE)
+    found = imagefolder.load([path], SHAPE)
     if found.test is None:
         raise UserError(f"{path} has no test part; give {PICTURES}")
     order = numpy_generator(SEED, Purpose.SPLIT).permutation(len(found.labels))

@@ -27,7 +27,7 @@ from torch import nn
 
 from shrinkflow import measures, models, training
 from shrinkflow.data.dataset import Dataset
-from shrinkflow.data.vision import import_torchvision
+from shrinkflow.importing import import_torchvision
 from shrinkflow.optimizers import optimizer
 from shrinkflow.prunable import prunable
 from shrinkflow.recipe import Recipe

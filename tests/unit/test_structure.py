@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from shrinkflow import masks as mask_files
 from shrinkflow import measures, models, structure
-from shrinkflow.data.vision import import_torchvision
 from shrinkflow.errors import UserError
+from shrinkflow.importing import import_torchvision
 from shrinkflow.prunable import prunable
 
 SHAPES = {"digitsnet": (1, 8, 8), "mnistnet": (1, 28, 28), "resnet20": (3, 32, 32), "cifar-vgg": (3, 32, 32)}

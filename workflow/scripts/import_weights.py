@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import argparse
 
-from shrinkflow import checkpoints, errors, records
-from shrinkflow.models import MODELS
+from shrinkflow import checkpoints, errors, models, records
 
 EXAMPLE = """example:
   python workflow/scripts/import_weights.py --file resnet20-12fca82f.th --model resnet20 \\
@@ -25,7 +24,7 @@ def parse() -> argparse.Namespace:
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--file", required=True, help="weights to read")
-    parser.add_argument("--model", required=True, help="model they were made for, such as resnet20")
+    parser.add_argument("--model", required=True, help="model they were made for: resnet20, FILE.py:FUNCTION")
     parser.add_argument(
         "--shape",
         required=True,
@@ -59,7 +58,7 @@ def main() -> None:
         inputs=[args.file],
         outputs=[args.out],
         parameters={**described, "weights": args.weights},
-        plugins=[MODELS.file(args.model)],
+        plugins=[models.file(args.model)],
     ):
         model = checkpoints.read_foreign(args.file, args.model, shape, args.classes)
         checkpoints.save(args.out, model, described)

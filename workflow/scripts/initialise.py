@@ -20,7 +20,12 @@ def parse() -> argparse.Namespace:
         "--out initial.safetensors",
     )
     parser.add_argument("--dataset", required=True, metavar="FILE", help="processed data set")
-    parser.add_argument("--model", required=True, metavar="NAME", help="model of the registry")
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="NAME",
+        help="model of the registry, or FILE.py:FUNCTION of your own",
+    )
     parser.add_argument("--seed", type=int, required=True, metavar="N", help="seed of the weights")
     for flag in ("--mean", "--std"):
         parser.add_argument(flag, nargs="+", type=float, metavar="X", help="per channel, on the scale 0 to 1")
@@ -35,7 +40,7 @@ def main() -> None:
         inputs=[args.dataset],
         outputs=[args.out],
         parameters={"model": args.model, "seed": args.seed, "mean": args.mean, "std": args.std},
-        plugins=[models.MODELS.file(args.model)],
+        plugins=[models.file(args.model)],
     ):
         dataset = datasets.read(args.dataset)
         network = models.build(

@@ -1,8 +1,9 @@
 """Checkpoints: the state dict of a model in a safetensors file, and weights made elsewhere.
 
 A checkpoint says in its metadata which model it holds: {"model": name, "shape": [channels, height,
-width], "classes": n, "normalisation": {"mean": [...], "std": [...]}}. Nothing but tensors and plain
-containers is ever unpickled, and no weights with NaN or infinity are read or written.
+width], "classes": n, "normalisation": {"mean": [...], "std": [...]}}; the name is what `models.build` takes,
+FILE:FUNCTION for a user's own. Nothing but tensors and plain containers is ever unpickled, and no weights
+with NaN or infinity are read or written.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import nn
 from shrinkflow import files
 from shrinkflow.errors import UserError
 from shrinkflow.models import Shape, build
+from shrinkflow.models.published import PUBLISHED
 
 _PICKLED = (".th", ".pt", ".pth")
 # Where trainers put the state dict, and what nn.DataParallel puts before every name.
@@ -121,7 +123,8 @@ def read_foreign(path: str | os.PathLike[str], name: str, shape: Shape, classes:
     """Build a model with weights made elsewhere, from a .safetensors, .th, .pt or .pth file.
 
     The file holds a state dict, at the top or under "state_dict" or "model", whose names may all
-    start with "module."; batch-norm's counters of batches may be missing. Floating-point weights
+    start with "module."; batch-norm's counters of batches may be missing. Published weights may have the
+    names that the model's parameters had when they were published. Floating-point weights
     are converted to the model's precision. Raises `UserError` for anything else, or for weights
     that do not fit.
     """
@@ -140,6 +143,8 @@ def read_foreign(path: str | os.PathLike[str], name: str, shape: Shape, classes:
         )
     if all(key.startswith(_PARALLEL) for key in tensors):
         tensors = {key.removeprefix(_PARALLEL): tensor for key, tensor in tensors.items()}
+    for old, new in PUBLISHED[name].renamed if name in PUBLISHED else ():
+        tensors = {key.replace(old, new): tensor for key, tensor in tensors.items()}
     _fill(
         model,
         tensors,

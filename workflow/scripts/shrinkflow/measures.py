@@ -18,12 +18,12 @@ from torch import nn
 from torch.nn import functional
 
 from shrinkflow.errors import UserError
-from shrinkflow.prunable import prunable
+from shrinkflow.prunable import prunable, weights
 
 
 @dataclass(frozen=True)
 class Layer:
-    """The weight tensor of a Conv2d or Linear, under its `named_parameters` name.
+    """The weight tensor of a Conv2d, a Linear or an attention, under its `named_parameters` name.
 
     `weights` and `kept` count its entries and its nonzero entries; `macs` covers every use of the
     tensor, should several layers share it.
@@ -73,8 +73,11 @@ def count(model: nn.Module, shape: tuple[int, int, int]) -> Counts:
     """Count the parameters and MACs of a model for pictures of `shape` (channels, height, width).
 
     MACs are those of Conv2d and Linear, positions in the padding included, without biases and
-    batch-norm. On the meta device every parameter counts as nonzero. The model is left as it was:
-    mode, batch-norm statistics and hooks.
+    batch-norm. The Linear layers inside nn.MultiheadAttention count; its products of queries with keys
+    and of attention with values do not, for they have no weights. On the meta device every parameter
+    counts as nonzero. The model is left as it was: mode, batch-norm statistics and hooks.
+
+    Raises `UserError` where one attention weight projects different numbers of queries, keys and values.
     """
     uses = _uses(model, shape)
     eligible = prunable(model)
@@ -179,11 +182,35 @@ def _uses(model: nn.Module, shape: tuple[int, int, int]) -> Counter[torch.Tensor
         weight = module.get_parameter("weight")
         uses[weight] += output.numel() // weight.shape[0]
 
+    def attend(module: nn.Module, inputs: Any, named: Mapping[str, Any], _output: Any) -> None:
+        # It multiplies with the weights of its layers itself, out_proj's too, and calls none of them.
+        assert isinstance(module, nn.MultiheadAttention)
+        given = dict(zip(("query", "key", "value"), inputs, strict=False)) | dict(named)
+        widths = {"query": module.embed_dim, "key": module.kdim, "value": module.vdim}
+        queries, keys, values = (given[name].numel() // width for name, width in widths.items())
+        if module.in_proj_weight is None:
+            uses[module.q_proj_weight] += queries
+            uses[module.k_proj_weight] += keys
+            uses[module.v_proj_weight] += values
+        elif queries == keys == values:
+            uses[module.in_proj_weight] += queries
+        else:
+            raise UserError(
+                f"an attention layer projects {queries} queries, {keys} keys and {values} values by one "
+                "weight, whose MACs cannot be told apart; project them by three Linear layers"
+            )
+        uses[module.out_proj.weight] += queries
+
     modes = {module: module.training for module in model.modules()}
-    layers = [module for module in modes if isinstance(module, nn.Conv2d | nn.Linear)]
     # A layer the forward pass leaves out is listed all the same, with no MACs.
-    uses.update({layer.weight: 0 for layer in layers})
-    hooks = [layer.register_forward_hook(record) for layer in layers]
+    uses.update(dict.fromkeys(weights(model).values(), 0))
+    hooks = [
+        module.register_forward_hook(attend, with_kwargs=True)
+        if isinstance(module, nn.MultiheadAttention)
+        else module.register_forward_hook(record)
+        for module in modes
+        if isinstance(module, nn.Conv2d | nn.Linear | nn.MultiheadAttention)
+    ]
     first = next(model.parameters())
     try:
         # In train mode this pass would move the statistics of batch-norm.

@@ -1,13 +1,16 @@
-"""A user's own score: one function in one Python file of theirs, which the study names."""
+"""A user's own score or model: one function in one Python file of theirs, which the study names."""
 
 from __future__ import annotations
 
 import ast
-import importlib.util
 import inspect
 import os
+import re
+import sys
 import traceback
-from collections.abc import Callable, Mapping
+import types
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +20,12 @@ from shrinkflow.errors import UserError, nearest
 ARGUMENTS = ("model", "data", "generator")
 
 
-def parameters(file: str, function: str) -> dict[str, Any]:
+def parameters(file: str, function: str, wanted: tuple[str, ...] = ARGUMENTS) -> dict[str, Any]:
     """Return {parameter: default} of a function in a file, without running any of it.
 
     Raises:
         UserError: no such file or function in the project, no valid Python, or another signature than
-            (model, data, generator, *, name=default, ...).
+            (model, data, generator, *, name=default, ...), the arguments `wanted` before the star.
     """
     path = Path(file)
     if not path.is_file():
@@ -39,8 +42,8 @@ def parameters(file: str, function: str) -> dict[str, Any]:
         raise UserError(f"'{file}' has no function '{function}'{nearest(function, found)}")
     arguments = found[function].args
     names = tuple(argument.arg for argument in (*arguments.posonlyargs, *arguments.args))
-    if len(names) != len(ARGUMENTS) or arguments.vararg or arguments.kwarg:
-        raise UserError(f"function '{function}' in '{file}' must take ({', '.join(ARGUMENTS)}, *, ...)")
+    if len(names) != len(wanted) or arguments.vararg or arguments.kwarg:
+        raise UserError(f"function '{function}' in '{file}' must take ({', '.join(wanted)}, *, ...)")
     defaults = {}
     for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
         try:
@@ -55,27 +58,34 @@ def parameters(file: str, function: str) -> dict[str, Any]:
     return defaults
 
 
-def load(file: str, function: str) -> Callable[..., Any]:
+def load(file: str, function: str, wanted: tuple[str, ...] = ARGUMENTS) -> Callable[..., Any]:
     """Return the function, which raises `UserError` for whatever goes wrong in it: file, function, line."""
-    parameters(file, function)
-    spec = importlib.util.spec_from_file_location(f"shrinkflow_own_{Path(file).stem}", file)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise _failed(f"'{file}' cannot be imported", file, error) from None
-    wanted = getattr(module, function)
-    if not inspect.isfunction(wanted):
+    parameters(file, function, wanted)
+    module = types.ModuleType(f"shrinkflow_own_{re.sub('[^A-Za-z0-9]', '_', file)}")
+    module.__file__ = file
+    # Where dataclasses, for one, look for the module of a class.
+    sys.modules[module.__name__] = module
+    with told(f"'{file}' cannot be imported", file):
+        # Not by import, which may take compiled code of a second ago for that of the file.
+        exec(compile(Path(file).read_bytes(), file, "exec"), vars(module))
+    found = getattr(module, function)
+    if not inspect.isfunction(found):
         raise UserError(f"'{function}' in '{file}' is not a plain function")
 
     def call(*arguments: Any, **options: Any) -> Any:
-        try:
-            return wanted(*arguments, **options)
-        except Exception as error:
-            raise _failed(f"function '{function}' in '{file}' failed", file, error) from None
+        with told(f"function '{function}' in '{file}' failed", file):
+            return found(*arguments, **options)
 
     return call
+
+
+@contextmanager
+def told(what: str, file: str) -> Iterator[None]:
+    """Turn whatever goes wrong while code of `file` runs into a `UserError`: `what`, why, in which line."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        raise _failed(what, file, error) from None
 
 
 def check(values: Any, where: str) -> Mapping[str, Any]:
@@ -85,7 +95,7 @@ def check(values: Any, where: str) -> Mapping[str, Any]:
     return values
 
 
-def _failed(what: str, file: str, error: Exception) -> UserError:
+def _failed(what: str, file: str, error: BaseException) -> UserError:
     path = os.path.realpath(file)
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if os.path.realpath(frame.filename) == path]

@@ -1,6 +1,7 @@
-"""Models: a registry of builders, and the one way to build a model from a name.
+"""Models: a registry of builders, a user's own ones in files of theirs, and the one way to build a model.
 
-A builder is called with the shape of a picture (channels, height, width) and the number of
+A model's name is one of the registry, or FILE:FUNCTION ("mine/net.py:build"): a function in a Python file of
+the user's. A builder is called with the shape of a picture (channels, height, width) and the number of
 classes, draws its initial weights from torch's global generator, and raises `UserError` for a shape
 it cannot take. A model maps normalised pictures [n, channels, height, width] to logits [n, classes]
 (no softmax); its classifier is its last `Linear`, and all its buffers belong to the state dict.
@@ -9,12 +10,13 @@ it cannot take. A model maps normalised pictures [n, channels, height, width] to
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import nn
 
-from shrinkflow import seeds
+from shrinkflow import own, seeds
 from shrinkflow.errors import UserError
 from shrinkflow.registry import Registry
 
@@ -22,6 +24,8 @@ Shape = tuple[int, int, int]
 Builder = Callable[[Shape, int], nn.Module]
 
 MODELS: Registry[Builder] = Registry("model", "shrinkflow.models")
+# What a user's own builder is called with.
+ARGUMENTS = ("shape", "classes")
 
 
 def build(
@@ -35,16 +39,55 @@ def build(
 
     A model on the meta device has shapes but no numbers: enough for counting, and for loading a
     checkpoint into. Neither way touches the state of torch's generators. Raises `UserError` for an
-    unknown name or a shape the model cannot take.
+    unknown name, a shape the model cannot take, and whatever goes wrong in a user's own file.
     """
-    builder = MODELS[name]
+    builder = _builder(name)
     if seed is None:
         with torch.device("meta"):
             return builder(shape, classes)
-    with torch.random.fork_rng(devices=[]):
-        # Not torch.manual_seed, which would reseed the generators of accelerators too.
-        torch.default_generator.manual_seed(seeds.torch_seed(seed, purpose))
-        return builder(shape, classes)
+    number = seeds.torch_seed(seed, purpose)
+
+    def draw() -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            # Not torch.manual_seed, which would reseed the generators of accelerators too.
+            torch.default_generator.manual_seed(number)
+            return builder(shape, classes)
+
+    network = draw()
+    if is_own(name):
+        first, again = network.state_dict(), draw().state_dict()
+        if first.keys() != again.keys() or not all(torch.equal(first[key], again[key]) for key in first):
+            raise UserError(
+                f"model '{name}' has other initial weights each time it is built with one seed; draw them "
+                "from torch's global generator only"
+            )
+    return network
+
+
+def is_own(name: str) -> bool:
+    """Say whether a name is of a user's own model, FILE:FUNCTION."""
+    return ":" in name
+
+
+def file(name: str) -> Path:
+    """Return the file that defines a model: what a fingerprint has to cover."""
+    return Path(name.rpartition(":")[0]) if is_own(name) else MODELS.file(name)
+
+
+def _builder(name: str) -> Builder:
+    if not is_own(name):
+        return MODELS[name]
+    file, _, function = name.rpartition(":")
+    make = own.load(file, function, ARGUMENTS)
+
+    def builder(shape: Shape, classes: int) -> nn.Module:
+        model = make(shape, classes)
+        if not isinstance(model, nn.Module):
+            kind = type(model).__name__
+            raise UserError(f"function '{function}' in '{file}' must return a torch.nn.Module, not {kind}")
+        return model
+
+    return builder
 
 
 def at_width(name: str, width: float) -> str:

@@ -21,6 +21,7 @@ from shrinkflow.way import Way
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     Scores = dict[str, torch.Tensor]
 
@@ -44,7 +45,7 @@ class Score:
 
     `granularity` is what it scores: "weight" or "filter". `update` is a function that moves the weights
     that stay, once it is known which; `comparable` says whether filters of all layers are ranked as they
-    are scored (see `score` for both).
+    are scored; `check` raises `UserError` for a network that cannot be scored (see `score` for all three).
     """
 
     function: Callable[..., Scores]
@@ -54,6 +55,7 @@ class Score:
     granularity: str = way.WEIGHT
     update: Callable[..., Scores] | None = None
     comparable: bool = False
+    check: Callable[[nn.Module, torch.Tensor], object] | None = None
 
     def parameters(self) -> dict[str, Any]:
         """Return {parameter: default} of what a study may set."""
@@ -87,6 +89,7 @@ def score(
     granularity: str = way.WEIGHT,
     update: Callable[..., Scores] | None = None,
     comparable: bool = False,
+    check: Callable[[nn.Module, torch.Tensor], object] | None = None,
 ) -> Callable[[Callable[..., Scores]], Callable[..., Scores]]:
     """Register a scoring function.
 
@@ -100,10 +103,12 @@ def score(
             kept) by name; returns new values for prunable weights, those pruned being zero (Hassibi 1993).
         comparable: of filters: scores of all layers have one unit, so they are ranked as they are; otherwise
             those of each layer are divided by their mean first.
+        check: `(model, pictures)`: raises `UserError` for a network that cannot be scored. It is tried before
+            anything runs, on the meta device, with models whose layers are not written here.
     """
 
     def add(function: Callable[..., Scores]) -> Callable[..., Scores]:
-        entry = Score(function, source, cost, strategies, granularity, update, comparable)
+        entry = Score(function, source, cost, strategies, granularity, update, comparable, check)
         SCORES.register(name, entry, function.__module__)
         return function
 

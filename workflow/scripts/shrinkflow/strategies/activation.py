@@ -8,8 +8,18 @@ import torch
 from torch import nn
 
 from shrinkflow import strategies
+from shrinkflow.errors import UserError
 from shrinkflow.prunable import prunable
 from shrinkflow.way import Way
+
+
+def _check(model: nn.Module, _pictures: torch.Tensor | None = None) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, nn.MultiheadAttention):
+            raise UserError(
+                "score 'activation-magnitude' has to see what layers multiply, but "
+                f"'{name}' (nn.MultiheadAttention) does not show it; use another score, or another model"
+            )
 
 
 @strategies.score(
@@ -20,6 +30,7 @@ from shrinkflow.way import Way
         "global-activation-magnitude": Way(),
         "layerwise-activation-magnitude": Way(scope="layer"),
     },
+    check=_check,
 )
 @torch.no_grad()
 def activation_magnitude(
@@ -40,7 +51,10 @@ def activation_magnitude(
     The code of ShrinkBench averages the activations of the batch before it takes the norm: the same after
     a ReLU, but where inputs have both signs, as normalised pictures do, they cancel, the more the larger
     the batch. `average_first` does as that code, batch by batch.
+
+    Raises `UserError` for a network with nn.MultiheadAttention, which calls none of its layers.
     """
+    _check(model)
     names = {id(weight): name for name, weight in prunable(model).items()}
     layers = [
         module

@@ -66,24 +66,8 @@ def fpgm(model: nn.Module, data: strategies.Data, generator: torch.Generator) ->
     }
 
 
-@strategies.score(
-    "filter-bn-scale",
-    source="Liu et al. 2017 (network slimming)",
-    cost="1 picture, forward",
-    strategies={"filter-bn-scale": Way(granularity=FILTER)},
-    granularity=FILTER,
-    comparable=True,
-)
-def filter_bn_scale(
-    model: nn.Module, data: strategies.Data, generator: torch.Generator
-) -> dict[str, torch.Tensor]:
-    """Score each filter by |gamma|, the scale of the batch-norm that takes its output.
-
-    The paper trains with an L1 penalty on gamma first; here the network is taken as it is.
-
-    Raises:
-        UserError: no batch-norm follows directly upon a prunable layer.
-    """
+def _scales(model: nn.Module, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return |gamma| of the batch-norm behind each prunable layer; `UserError` where there is none."""
     weights = prunable(model)
     names = {id(weight): name for name, weight in weights.items()}
     outputs: list[tuple[str, torch.Tensor]] = []
@@ -104,8 +88,7 @@ def filter_bn_scale(
         elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             hooks.append(module.register_forward_pre_hook(enter))
     with torch.no_grad():
-        for pictures, _ in data(1, 1):
-            model(pictures)
+        model(pictures)
     for hook in hooks:
         hook.remove()
     for name in weights:
@@ -115,6 +98,29 @@ def filter_bn_scale(
                 "none; use 'filter-l1' instead, or another model"
             )
     return {name: found[name] for name in weights}
+
+
+@strategies.score(
+    "filter-bn-scale",
+    source="Liu et al. 2017 (network slimming)",
+    cost="1 picture, forward",
+    strategies={"filter-bn-scale": Way(granularity=FILTER)},
+    granularity=FILTER,
+    comparable=True,
+    check=_scales,
+)
+def filter_bn_scale(
+    model: nn.Module, data: strategies.Data, generator: torch.Generator
+) -> dict[str, torch.Tensor]:
+    """Score each filter by |gamma|, the scale of the batch-norm that takes its output.
+
+    The paper trains with an L1 penalty on gamma first; here the network is taken as it is.
+
+    Raises:
+        UserError: no batch-norm follows directly upon a prunable layer.
+    """
+    pictures, _ = next(iter(data(1, 1)))
+    return _scales(model, pictures)
 
 
 @strategies.score(

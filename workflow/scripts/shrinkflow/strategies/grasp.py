@@ -6,8 +6,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from shrinkflow import strategies
+from shrinkflow import derivatives, strategies
 from shrinkflow.prunable import prunable
+from shrinkflow.prunable import weights as layer_weights
 from shrinkflow.way import Way
 
 
@@ -16,7 +17,9 @@ from shrinkflow.way import Way
     source="Wang et al. 2020",
     cost="1 batch, forward and backward, and once more twice backward",
     strategies={"grasp": Way(start="initialisation")},
+    check=derivatives.check,
 )
+@derivatives.twice()
 def grasp(
     model: nn.Module,
     data: strategies.Data,
@@ -39,8 +42,7 @@ def grasp(
     statistics do not move: by those of a fresh network (mean 0, variance 1) signals would grow from layer to
     layer, and so would what a weight seems to do for the gradients of a network that trains otherwise.
     """
-    layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    weights = list({id(layer.weight): layer.weight for layer in layers}.values())
+    weights = list(layer_weights(model).values())
     scored = prunable(model)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from shrinkflow import strategies
+from shrinkflow import derivatives, strategies
 from shrinkflow.prunable import prunable
 from shrinkflow.way import Way
 
@@ -50,7 +50,9 @@ def obd_fisher(
     source="LeCun et al. 1990; Bekas et al. 2007; Yao et al. 2021",
     cost="8 batches, forward and backward, and 4 times twice backward",
     strategies={"obd-hessian": Way()},
+    check=derivatives.check,
 )
+@derivatives.twice()
 def obd_hessian(
     model: nn.Module,
     data: strategies.Data,

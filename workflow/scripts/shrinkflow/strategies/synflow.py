@@ -8,8 +8,19 @@ import torch
 from torch import nn
 
 from shrinkflow import strategies
+from shrinkflow.errors import UserError
 from shrinkflow.prunable import prunable
 from shrinkflow.way import Way
+
+
+def _check(model: nn.Module, _pictures: torch.Tensor | None = None) -> None:
+    for name, module in model.named_modules():
+        # ReLU6 is a Hardtanh. Where its input is large, as it is here, no gradient passes it.
+        if isinstance(module, nn.Hardtanh | nn.Hardsigmoid | nn.Sigmoid | nn.Tanh):
+            raise UserError(
+                f"score 'synflow' makes signals grow from layer to layer, but '{name}' "
+                f"({type(module).__name__}) saturates and stops the flow; use another score, or another model"
+            )
 
 
 @strategies.score(
@@ -17,6 +28,7 @@ from shrinkflow.way import Way
     source="Tanaka et al. 2020",
     cost="100 rounds of 1 picture, forward and backward",
     strategies={"synflow": Way(start="initialisation", rounds=100)},
+    check=_check,
 )
 def synflow(model: nn.Module, data: strategies.Data, generator: torch.Generator) -> dict[str, torch.Tensor]:
     """Score each weight by |w * dR/dw|: the synaptic flow through it, in one round.
@@ -28,7 +40,10 @@ def synflow(model: nn.Module, data: strategies.Data, generator: torch.Generator)
     R grows with every layer, so it is computed in double precision, and the scores are rescaled together so
     that the largest is 2^126. That keeps their order for 75 decades in the float32 they are stored in;
     what is smaller still becomes 0.
+
+    Raises `UserError` for a network whose activations saturate.
     """
+    _check(model)
     pictures, _ = next(iter(data(1, 1)))
     absolute = copy.deepcopy(model).double()
     with torch.no_grad():
