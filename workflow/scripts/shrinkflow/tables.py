@@ -1,6 +1,8 @@
 """The tables of a study: a row per cell (results), and a row per strategy and ratio (summary).
 
-Both are CSV with a fixed column order, row order and number format, so that the same cells give the
+What `comparisons.py`, `ranking.py` and `variance.py` make of the first is written here too.
+
+All are CSV with a fixed column order, row order and number format, so that the same cells give the
 same bytes in whatever order they were computed. Names are text, whatever they look like: weights
 may be called "NA" or "1e3". Accuracies are fractions from 0 to 1; a value that is missing is empty.
 
@@ -52,11 +54,32 @@ SUMMARY_COLUMNS = [
     *[f"{name}_{part}" for name in SUMMARISED for part in ("mean", "sd", "low", "high")],
 ]
 
-_TEXT = {"dataset", "model", "weights", "strategy", "control", "layer", "shape"}
+COMPARISONS_COLUMNS = [
+    *["dataset", "model", "weights", "ratio", "a", "b", "n", "difference", "sd", "low", "high"],
+    *["p", "p_holm", "verdict", "seeds_needed"],
+]
+RANKING_COLUMNS = [
+    *["dataset", "model", "weights", "strategy", "n", "area_mean", "area_sd", "area_low", "area_high"],
+    *["rank_mean", "blocks", "critical_difference", "friedman_p", "best_group"],
+]
+COMPONENTS = ["weights", "mask", "finetuning", "mask_and_finetuning"]
+VARIANCE_COLUMNS = [
+    *["dataset", "model", "strategy", "ratio", "weights_n", "masks_n", "seeds_n"],
+    *[f"{name}_{part}" for part in ("variance", "share") for name in COMPONENTS],
+    "note",
+]
+
+_TEXT = {
+    *["dataset", "model", "weights", "strategy", "control", "layer", "shape"],
+    *["a", "b", "verdict", "note"],
+}
 _INTEGER = {
     *["seed", "n", "params", "params_nonzero", "macs", "macs_nonzero", *TRAINING[1:], *CLAIM[1:]],
     *["prunable", "size", "kept", "collapsed"],
+    *["seeds_needed", "blocks", "best_group", "weights_n", "masks_n", "seeds_n"],
 }
+# Written with six significant digits: six decimals would leave nothing of them.
+_SIGNIFICANT = {"p", "p_holm", "friedman_p", *(f"{name}_variance" for name in COMPONENTS)}
 
 
 def is_control(cells: pd.DataFrame) -> pd.Series[bool]:
@@ -163,6 +186,36 @@ def write_layers(path: str | Path, table: pd.DataFrame) -> None:
     _write(path, table, LAYER_COLUMNS)
 
 
+def read_comparisons(path: str | Path) -> pd.DataFrame:
+    """Return what `write_comparisons` wrote."""
+    return _read(path, COMPARISONS_COLUMNS)
+
+
+def read_ranking(path: str | Path) -> pd.DataFrame:
+    """Return what `write_ranking` wrote."""
+    return _read(path, RANKING_COLUMNS)
+
+
+def read_variance(path: str | Path) -> pd.DataFrame:
+    """Return what `write_variance` wrote."""
+    return _read(path, VARIANCE_COLUMNS)
+
+
+def write_comparisons(path: str | Path, table: pd.DataFrame) -> None:
+    """Write the table `comparisons.comparisons` as CSV."""
+    _write(path, table, COMPARISONS_COLUMNS)
+
+
+def write_ranking(path: str | Path, table: pd.DataFrame) -> None:
+    """Write the table `ranking.ranking` as CSV."""
+    _write(path, table, RANKING_COLUMNS)
+
+
+def write_variance(path: str | Path, table: pd.DataFrame) -> None:
+    """Write the table `variance.variance` as CSV."""
+    _write(path, table, VARIANCE_COLUMNS)
+
+
 def _refuse_doubles(rows: pd.DataFrame, key: list[str], remedy: str) -> None:
     doubles = rows[rows.duplicated(key)]
     if not doubles.empty:
@@ -226,6 +279,8 @@ def _format(column: str) -> Callable[[Any], str]:
         return lambda value: "" if pd.isna(value) else str(int(value))
     if column == "ratio":
         return lambda value: f"{value:.12g}"
+    if column in _SIGNIFICANT:
+        return lambda value: "" if pd.isna(value) else f"{value:.6g}"
     return _decimal
 
 
