@@ -47,3 +47,12 @@ onstart:
 
 onsuccess:
     print(*session.closing(Path(RESULTS)), sep="\n")
+
+
+onerror:
+    if PROGRESS:
+        measured = [path(f"{CELL}/metrics.json", cell) for cell in CELLS]
+        named = workflow.configfiles if workflow.overwrite_configfiles else []
+        going = workflow.execution_settings.keep_going
+        lines = session.failing(PROGRESS, measured, named, keep_going=going)
+        print(*lines, sep="\n", file=sys.stderr)

@@ -211,6 +211,13 @@ def test_a_job_that_fails_says_its_last_line(project):
     assert again().failure == "its job was killed (SIGKILL)"
 
 
+@pytest.mark.parametrize("plugin", ["../../../outside.py", "/etc/hosts"])
+def test_a_record_cannot_bring_in_code_from_elsewhere(project, plugin):
+    code = record_of(MASK)["code"]
+    forge(MASK, code=code | {"plugins": [plugin]})
+    assert "only what lies in the project can be made again elsewhere" in again().failure
+
+
 @pytest.mark.parametrize("form", ["{}/out", "../out", "results/../../out"])
 @pytest.mark.parametrize("flag", [["--out"], ["--out="]])
 def test_a_record_cannot_make_a_job_write_elsewhere(project, tmp_path, form, flag):

@@ -121,8 +121,8 @@ class Case:
 # Everything but the archive itself.
 AFTER_RAW = r"data/processed/|results/"
 AFTER_DATASET = r"results/"
-GRADIENT = r"/global-gradient-magnitude/|/tables/|/figures/"
-OF_CELL = rf"{CELL}/(checkpoint|history|metrics)|A/random/(curve|top1)|/tables/|/figures/"
+GRADIENT = r"/global-gradient-magnitude/|/tables/|/figures/|report.html"
+OF_CELL = rf"{CELL}/(checkpoint|history|metrics)|A/random/(curve|layers|top1)|/tables/|/figures/|report.html"
 
 CASES = {
     "a byte of the archive": Case(
@@ -133,16 +133,16 @@ CASES = {
         {"prepare": 0, "pretrain": 2, "score": 8, "finetune": 8, "measure": 8},
     ),
     "a byte of a network": Case(
-        lambda p: flip(p, CHECKPOINT), rf"{CELL}/(checkpoint|history|metrics)|A/random/(curve|top1)|/tables/|/figures/",
+        lambda p: flip(p, CHECKPOINT), rf"{CELL}/(checkpoint|history|metrics)|A/random/(curve|layers|top1)|/tables/|/figures/|report.html",
         rf"{CHECKPOINT}: was changed after it was made",
         {"finetune": 0, "measure": 1, "collect": 1},
     ),
     "a row of the table": Case(
         lambda p: edit(p, "results/tiny/tables/results.csv", ",random,4,1,dense,4.0", ",random,4,1,dense,5.0"),
-        r"/tables/|/figures/", r"results.csv: was changed after it was made", {"summarise": 0, "draw": 3},
+        r"/tables/|/figures/|report.html", r"results.csv: was changed after it was made", {"summarise": 0, "draw": 3},
     ),
     "the figure": Case(
-        lambda p: edit(p, FIGURE, "</svg>", "<!-- --></svg>"), r"figures/compression", r"was changed after it was made",
+        lambda p: edit(p, FIGURE, "</svg>", "<!-- --></svg>"), r"figures/compression|report.html", r"was changed after it was made",
         {},
     ),
     "the code of a score": Case(
@@ -156,16 +156,16 @@ CASES = {
     ),
     "a parameter": Case(
         lambda p: p.configure(study(recipes={**TINY["recipes"], "long": {**TINY["recipes"]["long"], "lr": 0.01}})),
-        r"/A/|/tables/|/figures/", r"pretrained/digits/digitsnet/A/\S+: was made with --lr 0.004, the study says --lr 0.01",
+        r"/A/|/tables/|/figures/|report.html", r"pretrained/digits/digitsnet/A/\S+: was made with --lr 0.004, the study says --lr 0.01",
         {"pretrain": 1, "score": 4, "finetune": 4, "measure": 4},
     ),
     "the seed of weights": Case(
         lambda p: p.configure(study(weights={**TINY["weights"], "A": {"recipe": "long", "seed": 5}})),
-        r"/A/|/tables/|/figures/", r"A/\S+: was made with --seed 1, the study says --seed 5",
+        r"/A/|/tables/|/figures/|report.html", r"A/\S+: was made with --seed 1, the study says --seed 5",
         {"pretrain": 1, "score": 4, "finetune": 4},
     ),
     "another seed": Case(
-        lambda p: p.configure(study(seeds=[1, 2])), r"/seed2/|/(curve|top1)|/tables/|/figures/", r"/seed2/\S+: is not there",
+        lambda p: p.configure(study(seeds=[1, 2])), r"/seed2/|/(curve|layers|top1)|/tables/|/figures/|report.html", r"/seed2/\S+: is not there",
         {"score": 8, "prune": 8, "finetune": 8, "measure": 8, "pretrain": 0},
         # The figure that is there was made of the cells that are there: the study has more now.
         traced=r"curve.csv: was made with --metrics",
@@ -174,7 +174,7 @@ CASES = {
         lambda p: p.folder.joinpath("requirements.txt").write_text(
             re.sub(r"^seaborn==.*$", "seaborn==0.0.1", (p.folder / "requirements.txt").read_text(), flags=re.MULTILINE)
         ),
-        r"/figures/", r"figures/\S+: was made with seaborn [0-9.]+, requirements.txt says 0.0.1", {"draw": 3},
+        r"/figures/|report.html", r"figures/\S+: was made with seaborn [0-9.]+, requirements.txt says 0.0.1", {"draw": 3},
     ),
     "the times of all files": Case(scramble, None, None, {}),
     "a record": Case(
@@ -187,14 +187,14 @@ CASES = {
     ),
     "an intermediate removed": Case(
         remove(f"{CELL}/mask.safetensors", f"{CELL}/mask.safetensors{records.SUFFIX}"),
-        rf"{CELL}/|A/random/(curve|top1)|/tables/|/figures/", rf"{CELL}/mask.safetensors: is not there", {},
+        rf"{CELL}/|A/random/(curve|layers|top1)|/tables/|/figures/|report.html", rf"{CELL}/mask.safetensors: is not there", {},
     ),
     "another cell's artifact": Case(
-        swap, rf"{CELL}/|A/random/(curve|top1)|/tables/|/figures/", r"carries the record of results/tiny/cells/digits/digitsnet/B",
+        swap, rf"{CELL}/|A/random/(curve|layers|top1)|/tables/|/figures/|report.html", r"carries the record of results/tiny/cells/digits/digitsnet/B",
         {},
     ),
     "a forged network": Case(
-        forge, rf"{CELL}/metrics|A/random/(curve|top1)|/tables/|/figures/", rf"metrics.json: was made of another {CHECKPOINT}",
+        forge, rf"{CELL}/metrics|A/random/(curve|layers|top1)|/tables/|/figures/|report.html", rf"metrics.json: was made of another {CHECKPOINT}",
         {"measure": 1, "collect": 1}, traced=rf"{CHECKPOINT}: dvc.lock says md5",
     ),
     "dvc.lock": Case(lock, None, None, {}, traced=rf"{RAW}: dvc.lock says md5 0000"),

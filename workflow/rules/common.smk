@@ -9,11 +9,21 @@ from pathlib import Path
 SCRIPTS = str(Path(workflow.basedir) / "workflow" / "scripts")
 sys.path.insert(0, SCRIPTS)
 
-from shrinkflow import captions, estimate, fingerprint, outline, recipe, session, strategies, study, way
+from shrinkflow import (
+    captions,
+    estimate,
+    fingerprint,
+    models,
+    outline,
+    recipe,
+    session,
+    strategies,
+    study,
+    way,
+)
 from shrinkflow.data import SOURCES
-from shrinkflow.data.members import folder_digest
+from shrinkflow.data.members import folder_digest, listing_digest
 from shrinkflow.errors import UserError
-from shrinkflow.models import MODELS
 from shrinkflow.records import SUFFIX
 from shrinkflow.strategies import SCORES
 
@@ -26,8 +36,7 @@ CELLS = STUDY.cells()
 # With the rounds that lie between the ratios of an iterative schedule.
 JOBS = STUDY.jobs()
 session.use_this_python()
-if workflow.is_main_process:
-    session.watch(len(CELLS))
+PROGRESS = session.watch(len(CELLS)) if workflow.is_main_process else None
 
 RESULTS = f"results/{STUDY.name}"
 LOGS = f"{RESULTS}/logs"
@@ -52,7 +61,8 @@ CANDIDATES = {"candidates": f"{CELL}/candidates.safetensors"} if STUDY.best_test
 COMPUTING = f"--threads {STUDY.threads} --device {STUDY.device}"
 DRAWING = f"{RESULTS}/figures/{{figure}}"
 TABLE = f"{RESULTS}/tables/{{}}.csv"
-TABLES = [TABLE.format(name) for name in ("results", "summary", "layers")]
+COMPARED = [TABLE.format(name) for name in ("comparisons", "ranking", "variance")]
+TABLES = [*(TABLE.format(name) for name in ("results", "summary", "layers")), *COMPARED]
 FIGURES = [f"{RESULTS}/figures/{figure}.{form}" for figure in STUDY.figures() for form in ("svg", "png")]
 REPORT = f"{RESULTS}/report.html"
 
@@ -174,8 +184,8 @@ def fetches():
         for name, dataset in STUDY.datasets.items()
         for raw in dataset.raw
     }
-    weights = [entry.raw for entry in STUDY.weights.values() if entry.raw]
-    return found | {("weights", raw.file.name): raw for raw in weights}
+    used = [STUDY.initial(name, pair.model) for pair in STUDY.pairs for name in pair.weights]
+    return found | {("weights", entry.raw.file.name): entry.raw for entry in used if entry.raw}
 
 
 FETCHES = fetches()
@@ -194,28 +204,59 @@ def raw_files(wildcards):
 
 
 def pictures(wildcards):
-    """The content of a folder of pictures, a parameter because no job makes it."""
-    folder = STUDY.datasets[wildcards.dataset].folder
-    return f"--content {folder_digest(folder)}" if folder else ""
+    """The content of a folder of pictures, a parameter because no job makes it.
+
+    Of streamed ones names and sizes: their bytes are compared whenever they are read.
+    """
+    dataset = STUDY.datasets[wildcards.dataset]
+    digest = listing_digest if dataset.streamed else folder_digest
+    return f"--content {digest(dataset.folder)}" if dataset.folder else ""
+
+
+def prepare_code(wildcards):
+    source = SOURCES.file(STUDY.datasets[wildcards.dataset].source)
+    return code("prepare.py", source, *reading(wildcards, f"{SCRIPTS}/shrinkflow/data/listing.py"))
+
+
+def streaming(wildcards, output):
+    """Where a job reads streamed pictures: no parameter, like all that is derived from the output."""
+    dataset = STUDY.datasets[wildcards.dataset]
+    return shlex.join(["--folder", dataset.folder]) if dataset.streamed else ""
+
+
+def reading(wildcards, module=f"{SCRIPTS}/shrinkflow/streamed.py"):
+    """The code by which a job reads pictures, found by name where they are streamed."""
+    return [module] if STUDY.datasets[wildcards.dataset].streamed else []
+
+
+def model_file(wildcards):
+    """The file that defines a cell's model."""
+    return models.file(STUDY.reference(wildcards.model))
+
+
+def initial(wildcards):
+    """The initial weights of a cell."""
+    return STUDY.initial(wildcards.weights, wildcards.model)
 
 
 def import_options(wildcards):
-    weights = STUDY.weights[wildcards.weights]
+    weights = initial(wildcards)
     dataset = STUDY.datasets[wildcards.dataset]
-    words = ["--model", wildcards.model, "--weights", wildcards.weights]
+    words = ["--model", STUDY.reference(wildcards.model), "--weights", wildcards.weights]
     words += ["--shape", *dataset.shape, "--classes", dataset.classes]
     words += ["--mean", *weights.mean, "--std", *weights.std]
     return shlex.join(map(str, words))
 
 
 def initialise_options(wildcards):
-    weights = STUDY.weights[wildcards.weights]
-    words = ["--mean", *weights.mean, "--std", *weights.std] if weights.raw else []
+    weights = initial(wildcards)
+    words = ["--model", STUDY.reference(wildcards.model)]
+    words += ["--mean", *weights.mean, "--std", *weights.std] if weights.raw else []
     return shlex.join(map(str, words))
 
 
 def keep_options(wildcards):
-    return shlex.join(["--keep", *map(str, STUDY.weights[wildcards.weights].keep)])
+    return shlex.join(["--keep", *map(str, initial(wildcards).keep)])
 
 
 def score_words(strategy):
@@ -247,7 +288,7 @@ def score_code(wildcards, program="score.py"):
     strategy = STUDY.strategy(wildcards.strategy)
     more = [ROUNDS] if "-to-ratio" in wildcards.get("start", "") else []
     more += [STRUCTURE] if strategy.way.schedule == way.SOFT else []
-    return code(program, strategies.file(strategy), MODELS.file(wildcards.model), *more)
+    return code(program, strategies.file(strategy), model_file(wildcards), *more, *reading(wildcards))
 
 
 def prune_options(wildcards, input):
@@ -279,7 +320,8 @@ def finetune_options(wildcards):
 
 def finetune_code(wildcards):
     filters = STUDY.strategy(wildcards.strategy).way.granularity == way.FILTER
-    return code("finetune.py", MODELS.file(wildcards.model), *([STRUCTURE] if filters else []))
+    more = [STRUCTURE] if filters else []
+    return code("finetune.py", model_file(wildcards), *more, *reading(wildcards))
 
 
 def training_recipe(wildcards):

@@ -48,7 +48,7 @@ rule prepare:
         "../../environment.yml"
     params:
         program=program("prepare.py"),
-        code=lambda wildcards: code("prepare.py", SOURCES.file(STUDY.datasets[wildcards.dataset].source)),
+        code=prepare_code,
         options=lambda wildcards: STUDY.datasets[wildcards.dataset].flags,
         pictures=pictures,
         origin=lambda wildcards, input: (

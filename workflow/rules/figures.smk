@@ -1,4 +1,4 @@
-# tables -> figures
+# tables -> figures, report
 
 
 rule figures:
@@ -28,3 +28,27 @@ rule draw:
     shell:
         "python {params.program:q} --figure {wildcards.figure} --results {input.results:q}"
         " --summary {input.summary:q} --svg {output.svg:q} --png {output.png:q} > {log:q} 2>&1"
+
+
+rule report:
+    """One page with the tables and figures of the study"""
+    input:
+        tables=TABLES,
+        figures=[path for path in FIGURES if path.endswith(".png")],
+    output:
+        page=REPORT,
+        record=REPORT + SUFFIX,
+    log:
+        f"{LOGS}/report.log",
+    benchmark:
+        f"{TIMES}/report.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        program=program("report.py"),
+        code=code("report.py"),
+        study=shlex.quote(json.dumps(outline.of(STUDY))),
+        content=captions.content(STUDY.figures()),
+    shell:
+        "python {params.program:q} --study {params.study} --content {params.content}"
+        " --tables {input.tables:q} --figures {input.figures:q} --out {output.page:q} > {log:q} 2>&1"

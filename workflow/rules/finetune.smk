@@ -37,13 +37,14 @@ rule finetune:
         program=program("finetune.py"),
         code=finetune_code,
         computing=COMPUTING,
+        folder=streaming,
         recipe=training_recipe,
         options=finetune_options,
         candidates=keeping,
         label=lambda wildcards: shlex.quote(POINT.format(**wildcards)),
     shell:
         "python {params.program:q} --dataset {input.dataset:q} --initial {input.initial:q}"
-        " --mask {input.mask:q} --seed {wildcards.seed} {params.options} {params.recipe} {params.computing}"
+        " --mask {input.mask:q} --seed {wildcards.seed} {params.options} {params.recipe} {params.computing} {params.folder}"
         " {params.candidates} --checkpoint {output.checkpoint:q} --history {output.history:q}"
         " --label {params.label} > {log:q} 2>&1"
 
@@ -78,12 +79,13 @@ rule sparsify:
         program=program("sparsify.py"),
         code=lambda wildcards: score_code(wildcards, "sparsify.py"),
         computing=COMPUTING,
+        folder=streaming,
         recipe=training_recipe,
         options=sparsify_options,
         candidates=keeping,
         label=lambda wildcards: shlex.quote(POINT.format(**wildcards)),
     shell:
         "python {params.program:q} --dataset {input.dataset:q} --initial {input.initial:q}"
-        " --seed {wildcards.seed} {params.options} {params.recipe} {params.computing}"
+        " --seed {wildcards.seed} {params.options} {params.recipe} {params.computing} {params.folder}"
         " {params.candidates} --mask {output.mask:q} --checkpoint {output.checkpoint:q} --history {output.history:q}"
         " --label {params.label} > {log:q} 2>&1"

@@ -28,20 +28,21 @@ rule measure:
     threads: STUDY.threads
     params:
         program=program("measure.py"),
-        code=lambda wildcards: code("measure.py", MODELS.file(wildcards.model)),
+        code=lambda wildcards: code("measure.py", model_file(wildcards), *reading(wildcards)),
         computing=COMPUTING,
+        folder=streaming,
         control=control,
         candidates=claiming,
     shell:
         "python {params.program:q} --dataset {input.dataset:q} --checkpoint {input.checkpoint:q}"
-        " --mask {input.mask:q} --history {input.history:q} {params.candidates} {params.computing}"
+        " --mask {input.mask:q} --history {input.history:q} {params.candidates} {params.computing} {params.folder}"
         " --cell {wildcards.dataset:q} {wildcards.model:q} {wildcards.weights:q}"
         " {wildcards.strategy:q} {wildcards.ratio} {wildcards.seed} --control {params.control:q}"
         " --out {output.metrics:q} > {log:q} 2>&1"
 
 
 rule tables:
-    """results.csv and summary.csv"""
+    """The tables of the study"""
     input:
         TABLES,
 
@@ -92,3 +93,26 @@ rule summarise:
         "python {params.program:q} --curves {input.curves:q} --layers {input.layers:q}"
         " --results {output.results:q} --summary {output.summary:q} --layers-out {output.layers:q}"
         " > {log:q} 2>&1"
+
+
+rule compare:
+    """What the table of cells says: paired tests, areas and ranks, components of the variance"""
+    input:
+        results=TABLE.format("results"),
+    output:
+        comparisons=COMPARED[0],
+        ranking=COMPARED[1],
+        variance=COMPARED[2],
+        records=[path + SUFFIX for path in COMPARED],
+    log:
+        f"{LOGS}/compare.log",
+    benchmark:
+        f"{TIMES}/compare.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        program=program("compare.py"),
+        code=code("compare.py"),
+    shell:
+        "python {params.program:q} --results {input.results:q} --comparisons {output.comparisons:q}"
+        " --ranking {output.ranking:q} --variance {output.variance:q} > {log:q} 2>&1"

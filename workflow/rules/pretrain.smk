@@ -31,14 +31,16 @@ rule pretrain:
     threads: STUDY.threads
     params:
         program=program("pretrain.py"),
-        code=lambda wildcards: code("pretrain.py", MODELS.file(wildcards.model)),
+        code=lambda wildcards: code("pretrain.py", model_file(wildcards), *reading(wildcards)),
         computing=COMPUTING,
+        folder=streaming,
+        model=lambda wildcards: STUDY.reference(wildcards.model),
         recipe=lambda wildcards: recipe.to_flags(STUDY.recipes[STUDY.weights[wildcards.weights].recipe]),
         seed=lambda wildcards: STUDY.weights[wildcards.weights].seed,
         keep=keep_options,
     shell:
-        "python {params.program:q} --dataset {input.dataset:q} --model {wildcards.model:q}"
-        " --seed {params.seed} {params.keep} {params.recipe} {params.computing}"
+        "python {params.program:q} --dataset {input.dataset:q} --model {params.model:q}"
+        " --seed {params.seed} {params.keep} {params.recipe} {params.computing} {params.folder}"
         " --checkpoint {output.checkpoint:q} --history {output.history:q} --kept {output.kept:q}"
         " --label {wildcards.dataset:q}/{wildcards.model:q}/{wildcards.weights:q} > {log:q} 2>&1"
 
@@ -46,9 +48,7 @@ rule pretrain:
 rule import_weights:
     """Initial weights, read from a file made elsewhere"""
     input:
-        file=lambda wildcards: RAW.format(
-            folder="weights", file=STUDY.weights[wildcards.weights].raw.file.name
-        ),
+        file=lambda wildcards: RAW.format(folder="weights", file=initial(wildcards).raw.file.name),
     output:
         checkpoint=f"{PRETRAINED}/checkpoint.safetensors",
         record=f"{PRETRAINED}/checkpoint.safetensors{SUFFIX}",
@@ -57,12 +57,12 @@ rule import_weights:
     benchmark:
         f"{TIMES}/import_weights/{NETWORK}.tsv"
     wildcard_constraints:
-        weights=names(name for name, entry in STUDY.weights.items() if entry.raw),
+        weights=names(name for name, entry in STUDY.weights.items() if not entry.recipe),
     conda:
         "../../environment.yml"
     params:
         program=program("import_weights.py"),
-        code=lambda wildcards: code("import_weights.py", MODELS.file(wildcards.model)),
+        code=lambda wildcards: code("import_weights.py", model_file(wildcards)),
         options=import_options,
     shell:
         "python {params.program:q} --file {input.file:q} {params.options}"
@@ -84,8 +84,8 @@ rule initialise:
         "../../environment.yml"
     params:
         program=program("initialise.py"),
-        code=lambda wildcards: code("initialise.py", MODELS.file(wildcards.model)),
+        code=lambda wildcards: code("initialise.py", model_file(wildcards)),
         options=initialise_options,
     shell:
-        "python {params.program:q} --dataset {input.dataset:q} --model {wildcards.model:q}"
-        " --seed {wildcards.seed} {params.options} --out {output.checkpoint:q} > {log:q} 2>&1"
+        "python {params.program:q} --dataset {input.dataset:q} {params.options}"
+        " --seed {wildcards.seed} --out {output.checkpoint:q} > {log:q} 2>&1"

@@ -28,10 +28,11 @@ rule score:
         program=program("score.py"),
         code=score_code,
         computing=COMPUTING,
+        folder=streaming,
         options=score_options,
     shell:
         "python {params.program:q} --dataset {input.dataset:q} --checkpoint {input.checkpoint:q}"
-        " {params.options} --seed {wildcards.seed} {params.computing}"
+        " {params.options} --seed {wildcards.seed} {params.computing} {params.folder}"
         " --out {output.scores:q} > {log:q} 2>&1"
 
 
@@ -88,7 +89,7 @@ rule prune_filters:
         "../../environment.yml"
     params:
         program=program("prune_filters.py"),
-        code=lambda wildcards: code("prune_filters.py", MODELS.file(wildcards.model)),
+        code=lambda wildcards: code("prune_filters.py", model_file(wildcards)),
         options=prune_options,
     shell:
         "python {params.program:q} --scores {input.scores:q} --checkpoint {input.checkpoint:q}"
@@ -118,8 +119,9 @@ rule update:
         program=program("update.py"),
         code=lambda wildcards: score_code(wildcards, "update.py"),
         computing=COMPUTING,
+        folder=streaming,
         options=lambda wildcards: shlex.join(score_words(STUDY.strategy(wildcards.strategy))),
     shell:
         "python {params.program:q} --dataset {input.dataset:q} --checkpoint {input.checkpoint:q}"
-        " --mask {input.mask:q} {params.options} --seed {wildcards.seed} {params.computing}"
+        " --mask {input.mask:q} {params.options} --seed {wildcards.seed} {params.computing} {params.folder}"
         " --out {output.updated:q} > {log:q} 2>&1"

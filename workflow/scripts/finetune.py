@@ -12,7 +12,6 @@ import argparse
 import torch
 
 from shrinkflow import arguments, checkpoints, errors, masks, measures, models, recipe, records, training
-from shrinkflow.data import dataset as datasets
 
 # As in Liu et al. 2019: a network that costs less than half gets twice the epochs, not more.
 LONGEST = 2.0
@@ -67,12 +66,12 @@ def main() -> None:
         device = training.start(args.threads, args.device)
         job.device = training.device_name(device)
         network, described = checkpoints.load(args.initial, args.rewind_to)
-        job.plugins.append(models.MODELS.file(described["model"]))
+        job.plugins.append(models.file(described["model"]))
         mask = masks.read(args.mask, network)
         shape = tuple(described["shape"])
         if args.equal_macs:
             chosen = recipe.stretched(chosen, min(LONGEST, measures.saved(network, shape, mask)))
-        dataset = datasets.read(args.dataset)
+        dataset = training.read(args.dataset, args.folder, job)
         masking, reduced = training.Masking(mask), None
         if args.reduce:
             structure = job.load("shrinkflow.structure")

@@ -22,7 +22,6 @@ from shrinkflow import (
     records,
     training,
 )
-from shrinkflow.data import dataset as datasets
 
 CELL = ("dataset", "model", "weights", "strategy", "ratio", "seed")
 
@@ -77,14 +76,14 @@ def main() -> None:
         device = training.start(args.threads, args.device)
         job.device = training.device_name(device)
         network, described = checkpoints.load(args.checkpoint)
-        job.plugins.append(models.MODELS.file(described["model"]))
+        job.plugins.append(models.file(described["model"]))
         if not masks.respected(network, masks.read(args.mask, network)):
             raise errors.UserError(
                 f"{args.checkpoint} has weights that {args.mask} prunes; delete both and run again"
             )
         counts = measures.count(network, tuple(described["shape"]))
-        dataset = datasets.read(args.dataset)
-        test = training.Split(dataset, dataset.test, described["normalisation"], device)
+        dataset = training.read(args.dataset, args.folder, job)
+        test = training.split(dataset, dataset.test, described["normalisation"], device)
         found = training.evaluate(training.to(network, device), test)
         claims = {
             epoch: training.evaluate(training.to(checkpoints.load(path, epoch)[0], device), test).top1

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 
 from shrinkflow import arguments, checkpoints, errors, models, recipe, records, training
-from shrinkflow.data import dataset as datasets
 
 
 def parse() -> argparse.Namespace:
@@ -20,7 +19,12 @@ def parse() -> argparse.Namespace:
         "--kept kept.safetensors",
     )
     parser.add_argument("--dataset", required=True, metavar="FILE", help="processed data set")
-    parser.add_argument("--model", required=True, metavar="NAME", help="model of the registry")
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="NAME",
+        help="model of the registry, or FILE.py:FUNCTION of your own",
+    )
     parser.add_argument("--seed", type=int, required=True, metavar="N", help="seed of every draw")
     parser.add_argument(
         "--keep",
@@ -50,11 +54,11 @@ def main() -> None:
             "threads": args.threads,
             "device": args.device,
         },
-        plugins=[models.MODELS.file(args.model)],
+        plugins=[models.file(args.model)],
     ) as job:
         device = training.start(args.threads, args.device)
         job.device = training.device_name(device)
-        dataset = datasets.read(args.dataset)
+        dataset = training.read(args.dataset, args.folder, job)
         network = models.build(args.model, dataset.shape, len(dataset.classes), args.seed)
         described = checkpoints.metadata(
             args.model, dataset.shape, len(dataset.classes), dataset.mean, dataset.std

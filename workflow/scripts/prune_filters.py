@@ -40,7 +40,7 @@ def main() -> None:
         scores, scored = files.read_tensors(args.scores)
         previous = files.read_tensors(args.previous)[0] if args.previous else None
         network, described = checkpoints.load(args.checkpoint)
-        job.plugins.append(models.MODELS.file(described["model"]))
+        job.plugins.append(models.file(described["model"]))
         mask = structure.choose(
             network,
             tuple(described["shape"]),

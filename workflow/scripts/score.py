@@ -21,7 +21,6 @@ from shrinkflow import (
     targets,
     training,
 )
-from shrinkflow.data import dataset as datasets
 from shrinkflow.targets import Sizes
 
 
@@ -61,10 +60,10 @@ def main() -> None:
         device = training.start(args.threads, args.device)
         job.device = training.device_name(device)
         network, described = checkpoints.load(args.checkpoint)
-        job.plugins.append(models.MODELS.file(described["model"]))
+        job.plugins.append(models.file(described["model"]))
         sizes = measures.sizes(network, tuple(described["shape"]))
-        dataset = datasets.read(args.dataset)
-        split = training.Split(dataset, dataset.train, described["normalisation"], device)
+        dataset = training.read(args.dataset, args.folder, job)
+        split = training.split(dataset, dataset.train, described["normalisation"], device)
         network = training.to(network, device)
         if target.way.rounds > 1:
             rounds = job.load("shrinkflow.rounds")

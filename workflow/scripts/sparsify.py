@@ -28,7 +28,6 @@ from shrinkflow import (
     training,
     way,
 )
-from shrinkflow.data import dataset as datasets
 from shrinkflow.targets import Sizes
 
 
@@ -78,9 +77,9 @@ def main() -> None:
         device = training.start(args.threads, args.device)
         job.device = training.device_name(device)
         network, described = checkpoints.load(args.initial)
-        job.plugins.append(models.MODELS.file(described["model"]))
+        job.plugins.append(models.file(described["model"]))
         shape = tuple(described["shape"])
-        dataset = datasets.read(args.dataset)
+        dataset = training.read(args.dataset, args.folder, job)
         split, _ = training.splits_of(dataset, described, device, args.label)
         masking: training.Masking
         if args.pruning == way.SOFT:

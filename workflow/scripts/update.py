@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 
 from shrinkflow import arguments, checkpoints, errors, masks, models, records, scoring, targets, training
-from shrinkflow.data import dataset as datasets
 from shrinkflow.strategies import SCORES
 
 
@@ -45,10 +44,10 @@ def main() -> None:
         device = training.start(args.threads, args.device)
         job.device = training.device_name(device)
         network, described = checkpoints.load(args.checkpoint)
-        job.plugins.append(models.MODELS.file(described["model"]))
+        job.plugins.append(models.file(described["model"]))
         mask = masks.read(args.mask, network)
-        dataset = datasets.read(args.dataset)
-        split = training.Split(dataset, dataset.train, described["normalisation"], device)
+        dataset = training.read(args.dataset, args.folder, job)
+        split = training.split(dataset, dataset.train, described["normalisation"], device)
         scoring.update(args.score, dict(args.parameter), training.to(network, device), split, args.seed, mask)
         checkpoints.save(args.out, network, described)
 

@@ -40,7 +40,7 @@ def add_candidates(parser: argparse.ArgumentParser) -> None:
 
 
 def add_runtime(parser: argparse.ArgumentParser) -> None:
-    """Add what says where and how a job computes: `--threads`, `--device`."""
+    """Add what says where and how a job computes: `--threads`, `--device`, `--folder`."""
     group = parser.add_argument_group("computing")
     group.add_argument(
         "--threads", type=int, default=1, metavar="N", help="threads of torch; results depend on it"
@@ -50,4 +50,7 @@ def add_runtime(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "cpu", "cuda"),
         default="auto",
         help="auto: a GPU where there is one",
+    )
+    group.add_argument(
+        "--folder", metavar="FOLDER", help="where the pictures of the data set are, if they are streamed"
     )

@@ -73,6 +73,7 @@ def parser() -> argparse.ArgumentParser:
     crate = command(_crate, "write a Workflow Run RO-Crate of a study, or of targets")
     crate.add_argument("targets", nargs="*", metavar="TARGET", help="figures or other artifacts")
     crate.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="a folder that is not there")
+    command(_partial, "make tables, figures and report of the cells that are there, when others are not")
     listed = command(_strategies, "list every strategy: score, way, cost, parameters, source")
     listed.add_argument("--json", action="store_true", help="print JSON")
     command(_estimate, "estimate what a study costs before it runs")
@@ -194,11 +195,20 @@ def _crate(args: argparse.Namespace) -> None:
 
     plan = planning.recall(_study(args))
     targets = args.targets or [
-        path for job in plan.jobs if job.rule in ("summarise", "draw") for path in job.outputs
+        path
+        for job in plan.jobs
+        if job.rule in ("summarise", "compare", "draw", "report")
+        for path in job.outputs
     ]
     title = f"shrinkflow: the study {plan.study}" + (f", {', '.join(args.targets)}" if args.targets else "")
     made = crate.write(targets, args.out, plan.configfile, title)
     print(f"{args.out}: {made.files} files ({made.bytes / 1e6:.1f} MB) of {made.actions} jobs")
+
+
+def _partial(args: argparse.Namespace) -> None:
+    from shrinkflow import partial
+
+    print("\n".join(partial.lines(partial.make(_study(args)))))
 
 
 def _strategies(args: argparse.Namespace) -> None:

@@ -112,7 +112,7 @@ def hours(cost: Cost, rate: float) -> str:
 def _pair(study: Study, pair: Pair, cells: list[Cell], listed: set[Cell]) -> Cost:
     sizes = _sizes(study, pair.dataset)
     dataset = study.datasets[pair.dataset]
-    network = models.build(pair.model, dataset.shape, dataset.classes, None)
+    network = models.build(study.reference(pair.model), dataset.shape, dataset.classes, None)
     macs = measures.count(network, dataset.shape).macs
     pictures, jobs, trainings = 0.0, 0, 0
 

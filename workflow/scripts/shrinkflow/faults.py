@@ -11,10 +11,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from shrinkflow import budget, conformance, measures, models, strategies
-from shrinkflow.data import SOURCES
+from shrinkflow import budget, conformance, files, measures, models, own, strategies, trial
+from shrinkflow.data import SOURCES, streamed
 from shrinkflow.errors import UserError, nearest
 from shrinkflow.models import Shape
+from shrinkflow.models.published import PUBLISHED, TORCHVISION
 from shrinkflow.prunable import prunable
 from shrinkflow.strategies import CONTROL, Strategy
 from shrinkflow.way import FILTER, ONE_SHOT, PRETRAINED, RATE, WEIGHT, WEIGHTS, Way
@@ -31,6 +32,8 @@ def of(values: Mapping[str, Any]) -> Iterator[str]:
     """Yield what the schema cannot see, in the order of the file."""
     for name, entry in values["datasets"].items():
         yield from _dataset_faults(name, entry)
+    for name, entry in values["models"].items():
+        yield from _model_faults(name, entry)
     for name, entry in values["weights"].items():
         yield from _weights_faults(name, entry, values["recipes"])
     for name, entry in values["recipes"].items():
@@ -55,27 +58,90 @@ def _dataset_faults(name: str, entry: Mapping[str, Any]) -> Iterator[str]:
     if source not in SOURCES:
         yield f"'{where}': unknown data set '{source}'{nearest(source, SOURCES.names())}"
         return
-    own = ("folder", "archive", "url", "sha256", "obtain", "shape", "classes")
-    if SOURCES[source].shape is not None:
-        for key in own:
-            if key in entry:
-                yield f"'{where}.{key}' is for data sets of the source 'imagefolder' only; remove it"
-        return
+    known = SOURCES[source]
+    yield from _streaming_faults(name, entry)
     for key in ("shape", "classes"):
-        if key not in entry:
+        if known.shape is None and key not in entry:
             yield f"the key '{key}' is missing in '{where}': an 'imagefolder' has to state it"
-    if ("folder" in entry) == ("archive" in entry):
-        yield f"'{where}' needs either 'folder' or 'archive'"
-    elif "folder" in entry and not Path(entry["folder"]).is_dir():
+        elif known.shape is not None and key in entry:
+            yield f"'{where}.{key}' is for data sets of the source 'imagefolder' only; remove it"
+    for key in ("folder", "archive", "url", "sha256", "obtain"):
+        if key in entry and ("folder" if key == "folder" else "archive") not in known.own:
+            yield f"'{where}.{key}' does not go with the source '{source}'; remove it"
+    given = [place for place in known.own if place in entry]
+    if not known.raw and len(given) != 1:
+        places = " or ".join(f"'{place}'" for place in known.own)
+        yield f"'{where}' needs {'either ' if len(known.own) > 1 else ''}{places}"
+        return
+    if "folder" in given and not Path(entry["folder"]).is_dir():
         yield f"'{where}.folder': there is no folder '{entry['folder']}'"
-    elif "archive" in entry:
+    elif "archive" in given:
         if not entry["archive"].lower().endswith((".tar", ".tar.gz", ".tgz", ".zip")):
             yield f"'{where}.archive' must end in .tar, .tar.gz, .tgz or .zip, not '{entry['archive']}'"
         yield from _file_faults(where, "archive", entry, f"data/raw/{name}")
 
 
+def _streaming_faults(name: str, entry: Mapping[str, Any]) -> Iterator[str]:
+    where, source = f"datasets.{name}", entry.get("source", name)
+    known = SOURCES[source]
+    if "stream" in entry and known.load is None:
+        yield f"'{where}.stream': the pictures of '{source}' are always streamed; remove it"
+    elif entry.get("stream") and known.find is None:
+        yield f"'{where}.stream' does not go with the source '{source}', which fits into memory; remove it"
+    elif entry.get("stream") and "archive" in entry:
+        yield f"'{where}.stream': pictures are streamed from a 'folder'; unpack '{entry['archive']}' into one"
+    elif not streamed(name, entry):
+        if "resize" in entry:
+            yield f"'{where}.resize' goes with 'stream: true' only; remove it"
+    elif shape := form(name, entry)[0]:
+        if entry.get("resize", math.inf) < max(shape[1:]):
+            yield (
+                f"'{where}.resize': {entry['resize']} is less than the side of the part that is cut out, "
+                f"{max(shape[1:])}; give that or more"
+            )
+        if shape[0] not in (1, 3):
+            yield f"'{where}.shape' has {shape[0]} channels; pictures have 1 (grey) or 3 (colour)"
+
+
+def _augmentation_faults(pair: Mapping[str, Any], values: Mapping[str, Any]) -> Iterator[str]:
+    """Yield why a recipe of a pair cannot augment its pictures."""
+    name = pair["dataset"]
+    entry = values["datasets"][name]
+    if entry.get("source", name) not in SOURCES:
+        return  # already told
+    chosen = pair.get("strategies", list(map(name_of, values["strategies"])))
+    weights = [values["weights"].get(weights, {}) for weights in pair.get("weights", values["weights"])]
+    strategies = [own for own in values["strategies"] if isinstance(own, dict) and own["name"] in chosen]
+    used = [part.get("recipe") for part in (*weights, *strategies)]
+    for recipe in dict.fromkeys([*used, pair.get("finetune", values["finetune"])]):
+        if recipe not in values["recipes"]:
+            continue
+        if streamed(name, entry) and values["recipes"][recipe]["crop"]:
+            yield (
+                f"'recipes.{recipe}.crop' pads pictures of one size, but those of '{name}' are streamed; "
+                "remove it, and set 'resized_crop: true' instead"
+            )
+        if not streamed(name, entry) and values["recipes"][recipe]["resized_crop"]:
+            yield (
+                f"'recipes.{recipe}.resized_crop' is for streamed pictures, but those of '{name}' are in "
+                "memory; remove it, and set 'crop' instead"
+            )
+
+
+def _model_faults(name: str, entry: Mapping[str, Any]) -> Iterator[str]:
+    where = f"models.{name}"
+    if name in models.MODELS:
+        yield f"'{where}': '{name}' is a model of the registry; give yours another name"
+    try:
+        own.parameters(entry["file"], entry["function"], models.ARGUMENTS)
+    except UserError as error:
+        yield f"'{where}': {error}"
+
+
 def _weights_faults(name: str, entry: Mapping[str, Any], recipes: Mapping[str, Any]) -> Iterator[str]:
     where = f"weights.{name}"
+    if name == TORCHVISION:
+        yield f"'{where}': '{name}' is the name of the weights torchvision publishes; give yours another name"
     if ("recipe" in entry) == ("file" in entry):
         yield f"'{where}' needs either 'recipe' and 'seed', or 'file'"
     elif "recipe" in entry:
@@ -206,17 +272,24 @@ def _way_faults(where: str, strategy: Strategy, values: Mapping[str, Any]) -> It
 
 def _pair_faults(where: str, pair: Mapping[str, Any], values: Mapping[str, Any]) -> Iterator[str]:
     for name in pair.get("weights", ()):
-        if name not in values["weights"]:
-            yield f"'{where}.weights': unknown weights '{name}'{nearest(name, values['weights'])}"
+        if name not in values["weights"] and name != TORCHVISION:
+            known = [*values["weights"], TORCHVISION]
+            yield f"'{where}.weights': unknown weights '{name}'{nearest(name, known)}"
+    if not pair.get("weights", values["weights"]):
+        yield f"'{where}' has no initial weights; give the study some under 'weights', or the pair 'weights'"
     finetune = pair.get("finetune", values["finetune"])
     if "finetune" in pair and finetune not in values["recipes"]:
         yield f"'{where}.finetune': unknown recipe '{finetune}'{nearest(finetune, values['recipes'])}"
+    yield from _augmentation_faults(pair, values)
     listed = list(map(name_of, values["strategies"]))
     for name in pair.get("strategies", ()):
         if name not in listed:
             yield f"'{where}.strategies': '{name}' is none of the study's strategies{nearest(name, listed)}"
-    if pair["model"] not in models.MODELS:
-        names = models.MODELS.names()
+    if pair["model"] in values["models"]:
+        if list(_model_faults(pair["model"], values["models"][pair["model"]])):
+            return  # already told
+    elif pair["model"] not in models.MODELS:
+        names = [*models.MODELS.names(), *values["models"]]
         yield f"'{where}.model': unknown model '{pair['model']}'{nearest(pair['model'], names)}"
         return
     shape, classes = form(pair["dataset"], values["datasets"][pair["dataset"]])
@@ -230,21 +303,55 @@ def _pair_faults(where: str, pair: Mapping[str, Any], values: Mapping[str, Any])
                     f"'weights.{name}.normalisation.{key}' has {len(normalisation[key])} channels, the "
                     f"data set '{pair['dataset']}' has {shape[0]}"
                 )
+    if TORCHVISION in pair.get("weights", ()):
+        yield from _published_faults(where, pair, shape, classes)
+    network, version = reference(pair["model"], values), None
     try:
-        costs = Costs.of(pair["model"], shape, classes, values["budget"])
+        if models.is_own(network):
+            trial.run(network, shape, classes)
+            version = files.digest(models.file(network))
+        costs = Costs.of(network, shape, classes, values["budget"], version)
     except UserError as error:
         yield f"'{where}': {error}"
         return
     model = replace(costs, name=f"'{pair['model']}' on '{pair['dataset']}'")
+    if not model.shapes:
+        yield (
+            f"'{where}': {model.name} has no weight that may be pruned: of its convolutions and linear "
+            "layers the last linear one, its classifier, stays; choose another model"
+        )
+        return
     chosen = [entry for entry in values["strategies"] if name_of(entry) in pair.get("strategies", listed)]
     if chosen:
         yield from _ratio_faults(where, pair, model, values)
     for strategy in _resolved(chosen, values["conformance"]):
         yield from _lender_faults(where, strategy, pair.get("strategies", listed))
         for name in pair.get("weights", values["weights"]):
-            if name in values["weights"]:
-                yield from _training_faults(strategy, name, values["weights"][name], values["recipes"])
+            if name in values["weights"] or name == TORCHVISION:
+                entry = values["weights"].get(name, {})
+                yield from _training_faults(strategy, name, entry, values["recipes"])
         yield from _fit_faults(strategy, pair, model, values)
+
+
+def _published_faults(where: str, pair: Mapping[str, Any], shape: Shape, classes: int) -> Iterator[str]:
+    name, dataset = pair["model"], pair["dataset"]
+    if name not in PUBLISHED:
+        yield (
+            f"'{where}.weights': torchvision publishes no weights of '{name}', only of "
+            f"{', '.join(PUBLISHED.names())}; train them by a recipe"
+        )
+        return
+    found = PUBLISHED[name]
+    if classes != found.classes:
+        yield (
+            f"'{where}.weights': torchvision's weights of '{name}' tell {found.classes} classes apart, those "
+            f"of ImageNet, but '{dataset}' has {classes}; train weights by a recipe, or use ImageNet"
+        )
+    if found.side and shape[1:] != (found.side, found.side):
+        yield (
+            f"'{where}.weights': torchvision's weights of '{name}' are for pictures of {found.side} x "
+            f"{found.side}, but those of '{dataset}' are {shape[1]} x {shape[2]}; train weights by a recipe"
+        )
 
 
 def _ratio_faults(
@@ -311,9 +418,12 @@ def _fit_faults(
                 )
         return
     ratios = pair.get("ratios", values["ratios"])
+    network = reference(pair["model"], values)
     try:
+        if not strategy.file:
+            trial.score(network, model.shape, model.classes, strategy.score)
         if way.granularity == FILTER:
-            largest = _largest(pair["model"], model.shape, model.classes, model.axis, way.exclude)
+            largest = _largest(network, model.shape, model.classes, model.axis, way.exclude, model.version)
             if max(ratios) > largest:
                 raise budget.impossible(max(ratios), largest, f"whole filters of {model.name}")
         elif way.exclude:
@@ -322,6 +432,14 @@ def _fit_faults(
                 budget.fraction_to_keep(model.total, part, ratio, model=model.name, axis=model.axis)
     except UserError as error:
         yield f"{title}: {error}"
+
+
+def reference(model: str, values: Mapping[str, Any]) -> str:
+    """Return what `models.build` calls a model of a study: its name, or FILE:FUNCTION of the user's own."""
+    if model not in values["models"]:
+        return model
+    entry = values["models"][model]
+    return f"{Path(os.path.relpath(entry['file'])).as_posix()}:{entry['function']}"
 
 
 def name_of(entry: Any) -> str:
@@ -337,8 +455,10 @@ def _resolved(entries: Sequence[Any], conformance: str) -> Iterator[Strategy]:
 
 
 @cache
-def _largest(model: str, shape: Shape, classes: int, axis: str, exclude: tuple[str, ...]) -> float:
-    """Return the largest ratio that a model reaches by whole filters."""
+def _largest(
+    model: str, shape: Shape, classes: int, axis: str, exclude: tuple[str, ...], version: str | None
+) -> float:
+    """Return the largest ratio that a model reaches by whole filters. `version`: see `Costs`."""
     # Imported here, because only studies that remove filters need torch-pruning.
     from shrinkflow import structure
 
@@ -347,7 +467,10 @@ def _largest(model: str, shape: Shape, classes: int, axis: str, exclude: tuple[s
 
 @dataclass(frozen=True)
 class Costs:
-    """What a model costs on the axis of the study's budget, and the shapes of its prunable weights."""
+    """What a model costs on the axis of the study's budget, and the shapes of its prunable weights.
+
+    `version` is the hash of the file of a user's own model: it may change while costs are remembered.
+    """
 
     name: str
     shape: Shape
@@ -356,18 +479,21 @@ class Costs:
     total: int
     shapes: Mapping[str, tuple[int, ...]]
     uses: Mapping[str, int]
+    version: str | None
 
     @classmethod
     @cache
-    def of(cls, model: str, shape: Shape, classes: int, axis: str) -> Costs:
-        """Return the costs of a model of the registry. Without MACs its numbers need no memory."""
-        network = models.build(model, shape, classes, None if axis == budget.PARAMETERS else 0)
+    def of(cls, model: str, shape: Shape, classes: int, axis: str, version: str | None) -> Costs:
+        """Return the costs of a model as `models.build` calls it."""
+        network = models.build(model, shape, classes, None)
         weights = {name: tuple(weight.shape) for name, weight in prunable(network).items()}
         if axis == budget.PARAMETERS:
             total = sum(parameter.numel() for parameter in network.parameters())
-            return cls(model, shape, classes, axis, total, weights, dict.fromkeys(weights, 1))
-        sizes = measures.sizes(network, shape)
-        return cls(model, shape, classes, axis, sizes["macs"], weights, sizes["uses"])
+            return cls(model, shape, classes, axis, total, weights, dict.fromkeys(weights, 1), version)
+        # On the meta device, a pass would first import torch's compiler, for more than a second; the trial of
+        # a user's own model has done so.
+        sizes = measures.sizes(network if version else network.to_empty(device="cpu"), shape)
+        return cls(model, shape, classes, axis, sizes["macs"], weights, sizes["uses"], version)
 
     def part(self, exclude: Sequence[str] = ()) -> int:
         """Return the cost of what may be pruned."""

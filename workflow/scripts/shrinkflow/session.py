@@ -8,14 +8,18 @@ import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from snakemake_interface_logger_plugins.common import LogEvent
 
+# Failed jobs that are named at the end of a run.
+_SHOWN = 5
+
 
 class CellProgress(logging.Handler):
-    """Follows Snakemake's log events; prints a line whenever a cell has been measured.
+    """Follows Snakemake's log events; prints a line whenever a cell has been measured, remembers what failed.
 
     `cells` is the number of cells of the study; those without a job in this run count as done. The time
     left is estimated from the cells finished since the first finetuning of this run began.
@@ -29,6 +33,8 @@ class CellProgress(logging.Handler):
         self._planned = 0
         self._finished = 0
         self._began: float | None = None
+        # The rule and the log of each job that failed; a retry may yet succeed.
+        self.failed: dict[int, tuple[str, Path | None]] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take one log record; records that are no event of Snakemake's pass by."""
@@ -40,15 +46,24 @@ class CellProgress(logging.Handler):
             self._names[fields["jobid"]] = fields["rule_name"]
             if self._began is None and fields["rule_name"] == self._rules[0]:
                 self._began = time.monotonic()
-        elif event == LogEvent.JOB_FINISHED and self._names.get(fields["job_id"]) == self._rules[1]:
-            self._finished += 1
-            print(self._line(time.monotonic()), file=sys.stderr, flush=True)
+        elif event == LogEvent.JOB_ERROR:
+            logs = [Path(log) for log in fields["log"]]
+            self.failed[fields["jobid"]] = (fields["rule_name"], logs[0] if logs else None)
+        elif event == LogEvent.JOB_FINISHED:
+            self.failed.pop(fields["job_id"], None)
+            if self._names.get(fields["job_id"]) == self._rules[1]:
+                self._finished += 1
+                print(self._line(time.monotonic()), file=sys.stderr, flush=True)
+
+    @property
+    def left(self) -> int:
+        """Return how many cells this run set out to measure and has not."""
+        return self._planned - self._finished
 
     def _line(self, now: float) -> str:
-        left = self._planned - self._finished
-        text = f"cells: {self._cells - left} of {self._cells} done"
-        if left and self._began is not None:
-            text += f", about {duration(left * (now - self._began) / self._finished)} left"
+        text = f"cells: {self._cells - self.left} of {self._cells} done"
+        if self.left and self._began is not None:
+            text += f", about {duration(self.left * (now - self._began) / self._finished)} left"
         return text
 
 
@@ -58,15 +73,17 @@ def use_this_python() -> None:
     os.environ["PATH"] = os.pathsep.join([folder, os.environ.get("PATH", os.defpath)])
 
 
-def watch(cells: int) -> None:
-    """Print progress for the rest of this process."""
+def watch(cells: int) -> CellProgress:
+    """Print progress for the rest of this process; return what remembers it."""
     from snakemake.logging import logger
 
-    logger.addHandler(CellProgress(cells))
+    progress = CellProgress(cells)
+    logger.addHandler(progress)
+    return progress
 
 
 def closing(results: Path) -> list[str]:
-    """Return what to say at the end of a run: where tables and figures lie, and which layers vanished."""
+    """Return what to say at the end of a run: where its results lie, and which layers vanished."""
     table = results / "tables" / "results.csv"
     if not table.is_file():
         return []
@@ -79,7 +96,52 @@ def closing(results: Path) -> list[str]:
         f"{groups[strategy, ratio]} cells; see collapsed_layers in the table"
         for (strategy, ratio), count in lost.items()
     ]
-    return [f"tables:  {table.parent}", f"figures: {results / 'figures'}", *warnings]
+    page = results / "report.html"
+    reports = [f"report:  {page}"] if page.is_file() else []
+    return [f"tables:  {table.parent}", f"figures: {results / 'figures'}", *reports, *warnings]
+
+
+def failing(
+    progress: CellProgress, cells: Iterable[str], configfiles: Iterable[str], *, keep_going: bool
+) -> list[str]:
+    """Return what to say when a run failed: what is done, what failed, and what to do about it.
+
+    `cells` are the metrics of all cells, `configfiles` those that were named on the command line;
+    `keep_going` is whether the run went on after the first failure.
+    """
+    found = [Path(path).is_file() for path in cells]
+    done = min(sum(found), len(found) - progress.left)
+    lines = [f"{done} of {len(found)} cells are done. What failed:"]
+    failed = list(progress.failed.values())
+    for rule, log in failed[:_SHOWN]:
+        reason = last_error(log) if log else ""
+        lines.append(f"  {rule}: {reason} ({log})" if reason else f"  {rule}: see {log or 'above'}")
+    if not failed:
+        lines.append("  no job of its own; see above")
+    if len(failed) > _SHOWN:
+        lines.append(f"  and {len(failed) - _SHOWN} more jobs, named above")
+    lines.append("What is done is kept: mend the cause, then run the same command again.")
+    if not keep_going:
+        lines.append("With --keep-going, cells that do not depend on what failed are computed meanwhile.")
+    options = "".join(f" --configfile {os.path.relpath(path)}" for path in configfiles)
+    if done:
+        lines.append(f"Tables, figures and a report of the cells that are there: shrinkflow partial{options}")
+    return lines
+
+
+def last_error(log: Path) -> str:
+    """Return why a job failed, as the end of its log says it: an `error:`, or the end of a traceback.
+
+    Empty where there is no log, or nothing of that kind in it: a job that was killed says nothing.
+    """
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    if said:
+        return said[-1]
+    return lines[-1].strip() if any(line.startswith("Traceback (") for line in lines) else ""
 
 
 def duration(seconds: float) -> str:

@@ -12,10 +12,11 @@ from typing import Any
 import yaml
 
 from shrinkflow import faults, recipe, strategies, validation
-from shrinkflow.data import SOURCES
-from shrinkflow.data.dataset import RawFile
+from shrinkflow.data import SOURCES, streamed
+from shrinkflow.data.dataset import RawFile, usual_resize
 from shrinkflow.data.splits import PARTS
 from shrinkflow.errors import UserError
+from shrinkflow.models.published import PUBLISHED, TORCHVISION
 from shrinkflow.recipe import Recipe
 from shrinkflow.strategies import CONTROL, CROSSED, Strategy
 from shrinkflow.way import FINETUNE, INITIALISATION, ITERATIVE, SCRATCH, Way
@@ -73,6 +74,7 @@ class DataSet:
     """A data set as a study uses it: the files to fetch or a folder, and the flags of `prepare.py`.
 
     `parts`: how many pictures train, validate and test, where that is known before they are read.
+    `streamed`: whether the pictures stay in the folder, and every job that wants some reads them there.
     """
 
     name: str
@@ -83,11 +85,15 @@ class DataSet:
     folder: str | None
     flags: str
     parts: tuple[int, int, int] | None
+    streamed: bool
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Initial weights: trained by `recipe` and `seed`, epochs `keep` kept, or read from the file `raw`."""
+    """Initial weights: trained by `recipe` and `seed`, epochs `keep` kept, or read from the file `raw`.
+
+    Neither stands in those that are published for models, whose file depends on the model (`Study.initial`).
+    """
 
     name: str
     recipe: str | None = None
@@ -100,12 +106,13 @@ class Weights:
 
 @dataclass(frozen=True)
 class Study:
-    """A checked study."""
+    """A checked study. `models`: those of the user's own by name, as `models.build` calls them."""
 
     name: str
     description: str
     pairs: tuple[Pair, ...]
     datasets: Mapping[str, DataSet]
+    models: Mapping[str, str]
     weights: Mapping[str, Weights]
     recipes: Mapping[str, Recipe]
     strategies: Mapping[str, Strategy]
@@ -179,6 +186,18 @@ class Study:
     def pair(self, dataset: str, model: str) -> Pair:
         """Return the pair of a data set and a model."""
         return next(p for p in self.pairs if (p.dataset, p.model) == (dataset, model))
+
+    def reference(self, model: str) -> str:
+        """Return what `models.build` calls a model of the study."""
+        return self.models.get(model, model)
+
+    def initial(self, weights: str, model: str) -> Weights:
+        """Return the initial weights of a model by their name."""
+        if weights != TORCHVISION:
+            return self.weights[weights]
+        found = PUBLISHED[model]
+        file = RawFile(found.name, found.checksum, (found.url,))
+        return Weights(weights, raw=Fetch(file), mean=found.mean, std=found.std)
 
     def figures(self) -> list[str]:
         """Return the names of the figures that this study can draw."""
@@ -284,7 +303,8 @@ def _build(values: Mapping[str, Any]) -> Study:
         description=values["description"],
         pairs=tuple(_pair(entry, values) for entry in values["pairs"]),
         datasets={name: _dataset(name, entry) for name, entry in values["datasets"].items()},
-        weights={name: _weights(name, entry) for name, entry in values["weights"].items()},
+        models={name: faults.reference(name, values) for name in values["models"]},
+        weights=_all_weights(values),
         recipes={name: recipe.from_mapping(entry) for name, entry in values["recipes"].items()},
         strategies={strategy.name: strategy for strategy in chosen},
         budget=values["budget"],
@@ -317,12 +337,14 @@ def _dataset(name: str, entry: Mapping[str, Any]) -> DataSet:
     source = entry.get("source", name)
     shape, classes = faults.form(name, entry)
     assert shape is not None and classes is not None  # faults has seen to it
-    raw = tuple(Fetch(file) for file in SOURCES[source].raw)
+    raw = tuple(Fetch(file) for file in SOURCES[source].raw if "folder" not in entry)
     if "archive" in entry:
         raw = (_fetch(entry["archive"], entry),)
     words = ["--name", name, "--source", source, "--shape", *map(str, shape)]
     words += ["--classes", str(classes), "--validation", str(entry["validation"])]
     words += ["--test", str(entry["test"]), "--split-seed", str(entry["split_seed"])]
+    if streamed(name, entry):
+        words += ["--resize", str(entry.get("resize", usual_resize(shape)))]
     for split in PARTS:
         if split in entry["limit"]:
             words += [f"--limit-{split}", str(entry["limit"][split])]
@@ -335,6 +357,7 @@ def _dataset(name: str, entry: Mapping[str, Any]) -> DataSet:
         entry.get("folder"),
         shlex.join(words),
         _parts(SOURCES[source].pictures, entry),
+        streamed(name, entry),
     )
 
 
@@ -354,6 +377,12 @@ def _parts(pictures: tuple[int, int] | None, entry: Mapping[str, Any]) -> tuple[
         limit.get("validation", validation),
         limit.get("test", test),
     )
+
+
+def _all_weights(values: Mapping[str, Any]) -> dict[str, Weights]:
+    found = {name: _weights(name, entry) for name, entry in values["weights"].items()}
+    published = any(TORCHVISION in pair.get("weights", ()) for pair in values["pairs"])
+    return found | ({TORCHVISION: Weights(TORCHVISION)} if published else {})
 
 
 def _weights(name: str, entry: Mapping[str, Any]) -> Weights:

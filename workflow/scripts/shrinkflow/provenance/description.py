@@ -68,6 +68,7 @@ _ENCODINGS = {
     ".cff": "application/yaml",
     ".csv": "text/csv",
     ".gz": "application/gzip",
+    ".html": "text/html",
     ".json": "application/json",
     ".md": "text/markdown",
     ".png": "image/png",

@@ -116,7 +116,8 @@ def study_of(path: str) -> str | None:
 
 def by_id(identity: str) -> Iterator[str]:
     """Yield the artifacts here whose record has an id: those of one job."""
-    for lies in sorted(Path("results").glob(f"*/figures/*{records.SUFFIX}")):
+    pages = Path("results").glob(f"*/report.html{records.SUFFIX}")
+    for lies in sorted([*Path("results").glob(f"*/figures/*{records.SUFFIX}"), *pages]):
         try:
             record = records.read(lies)
         except UserError:

@@ -21,7 +21,8 @@ from typing import Any
 import yaml
 
 from shrinkflow import files, records
-from shrinkflow.data.members import folder_digest
+from shrinkflow.data import streamed
+from shrinkflow.data.members import folder_digest, listing_digest
 from shrinkflow.errors import UserError
 
 DEFAULT = "config/config.yaml"
@@ -32,6 +33,7 @@ _SOURCES = (
     "workflow/rules/*.smk",
     "workflow/schemas/*",
     "workflow/scripts/**/*.py",
+    "workflow/report/*",
     "requirements.txt",
 )
 
@@ -41,7 +43,7 @@ class Job:
     """A job as planned.
 
     `fingerprint` is of its code, `plugins` the files of code found by name, `packages` the pins of what
-    the code imports; `outputs` are artifacts, without their records.
+    the code imports; `outputs` are artifacts, without their records; `log` is where it says what it does.
     """
 
     rule: str
@@ -52,6 +54,7 @@ class Job:
     packages: Mapping[str, str]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    log: str = ""
 
 
 @dataclass(frozen=True)
@@ -138,15 +141,20 @@ def sources(configfile: str) -> str:
     with contextlib.suppress(OSError, yaml.YAMLError):
         document = yaml.safe_load(Path(configfile).read_text(encoding="utf-8"))
     document = document if isinstance(document, dict) else {}
-    for entry in document.get("strategies") or ():
+    models = document.get("models")
+    named = [*(document.get("strategies") or ()), *(models.values() if isinstance(models, dict) else ())]
+    for entry in named:
         own = entry.get("file") if isinstance(entry, dict) else None
         if isinstance(own, str) and Path(own).is_file():
             listing.append(f"{own} {files.digest(own)}")
     datasets = document.get("datasets")
-    for entry in datasets.values() if isinstance(datasets, dict) else ():
+    for name, entry in datasets.items() if isinstance(datasets, dict) else ():
         folder = entry.get("folder") if isinstance(entry, dict) else None
         if isinstance(folder, str) and Path(folder).is_dir():
-            listing.append(f"{folder} {folder_digest(folder)}")
+            # A source that there is not is refused where the study is read.
+            with contextlib.suppress(UserError):
+                digest = listing_digest if streamed(name, entry) else folder_digest
+                listing.append(f"{folder} {digest(folder)}")
     return hashlib.sha256("\n".join(listing).encode()).hexdigest()
 
 
@@ -223,6 +231,7 @@ def _read(configfile: str, workflow: Any) -> Plan:
                     packages=code["packages"],
                     inputs=tuple(map(str, job.input)),
                     outputs=tuple(outputs),
+                    log=str(job.log[0]),
                 )
             )
             if workflow.dag.needrun(job) or not workflow.persistence.has_metadata(job):

@@ -24,7 +24,7 @@ from typing import Any
 import yaml
 
 from shrinkflow import files, records
-from shrinkflow.data.members import folder_digest
+from shrinkflow.data.members import folder_digest, listing_digest
 from shrinkflow.errors import UserError
 from shrinkflow.provenance import lineage
 from shrinkflow.provenance.distance import distance, fields, some
@@ -34,6 +34,9 @@ SCRIPTS = Path("workflow/scripts")
 
 # What a record says of its environment, in the words of people.
 _NAMES = {"python": "Python", "cpu": "instructions", "cuda": "CUDA", "driver": "the GPU's driver"}
+
+# The code by which a job reads pictures from their folder.
+_STREAMED = "shrinkflow/streamed.py"
 
 # Snakemake sets these for every job, to the job's number of threads.
 _THREADS = (
@@ -164,6 +167,8 @@ def everything(study: str) -> list[Job]:
     found = [path for folder in folders for path in folder.rglob(f"*{records.SUFFIX}")]
     if not found:
         raise UserError(f"there is nothing of the study '{study}' to verify; run it, or restore its results")
+    # Tables of a part of the study are no part of it.
+    found = [path for path in found if not path.is_relative_to(Path("results", study, "partial"))]
     paths = [path.as_posix().removesuffix(records.SUFFIX) for path in found]
     return _jobs(paths, lambda path: lineage.study_of(path) == study)
 
@@ -263,7 +268,8 @@ def rerun(
     if failure is None:
         with tempfile.TemporaryDirectory(dir=scratch) as folder:
             record = _record(job)
-            source = folders.get(record["parameters"]["name"]) if _of_pictures(record) else None
+            name = _of_pictures(record) or _streams(record)
+            source = folders.get(name) if name else None
             failure = _repeat(record, Path(folder), processes or Processes(), source)
             if failure is None:
                 return [_compare(node, Path(folder, node.path)) for node in job.outputs]
@@ -277,9 +283,18 @@ def _record(job: Job) -> Mapping[str, Any]:
     return record
 
 
-def _of_pictures(record: Mapping[str, Any]) -> bool:
-    """Whether a record is of a data set made of a folder of pictures, which is no artifact."""
-    return record["parameters"].get("folder") is not None
+def _of_pictures(record: Mapping[str, Any]) -> str | None:
+    """Return the name of a data set made of a folder of pictures, which is no artifact, if this is one."""
+    parameters = record["parameters"]
+    return str(parameters["name"]) if parameters.get("folder") is not None else None
+
+
+def _streams(record: Mapping[str, Any]) -> str | None:
+    """Return the name of the data set whose pictures a job reads from their folder, if it does."""
+    if _STREAMED not in record["code"]["plugins"]:
+        return None
+    paths = [PurePath(entry["path"]) for entry in record["inputs"]]
+    return next((path.parent.name for path in paths if path.name == "dataset.safetensors"), None)
 
 
 def _refusal(job: Job, pictures: Mapping[str, str]) -> str | None:
@@ -296,14 +311,17 @@ def _refusal(job: Job, pictures: Mapping[str, str]) -> str | None:
     # A record may come from elsewhere: what it says must not write, or link, outside the scratch folder.
     paths = [word.split("=", 1)[-1] for word in record["command"]]
     paths += [entry["path"] for entry in record["inputs"]]
+    paths += [path.as_posix() for path in _own(record)]
     for path in paths:
         if PurePath(path).is_absolute() or ".." in PurePath(path).parts:
             return f"its record names {path}; only what lies in the project can be made again elsewhere"
-    if _of_pictures(record):
-        folder = pictures.get(record["parameters"]["name"])
-        if folder is None or not Path(folder).is_dir():
-            return f"its folder of pictures {f'{folder} is not here' if folder else 'is not known'}"
-        then, now = record["parameters"]["folder"], folder_digest(folder)
+    name = _of_pictures(record) or _streams(record)
+    folder = pictures.get(name) if name else None
+    if name and (folder is None or not Path(folder).is_dir()):
+        return f"its folder of pictures {f'{folder} is not here' if folder else 'is not known'}"
+    if folder and _of_pictures(record):
+        digest = listing_digest if "resize" in record["parameters"] else folder_digest
+        then, now = record["parameters"]["folder"], digest(folder)
         if then != now:
             return f"the pictures in {folder} are not those it was made of (md5 {then} then, {now} now)"
     for entry in record["inputs"]:
@@ -321,8 +339,7 @@ def _repeat(
     """Do a job again in a folder, of `pictures` if it is made of any; return why it failed, if it did."""
     inputs = {Path(entry["path"]) for entry in record["inputs"]}
     program, *words = record["command"]
-    own = {Path(words[words.index(flag) + 1]) for flag in ("--score-file",) if flag in words}
-    for path in inputs | {records.record_path(path) for path in inputs} | own:
+    for path in inputs | {records.record_path(path) for path in inputs} | _own(record):
         if path.is_file():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).symlink_to(path.absolute())
@@ -340,6 +357,12 @@ def _repeat(
         return f"its job was killed ({signal.Signals(-status).name})"
     lines = said.strip().splitlines() or [f"{program} ended with status {status} and said nothing"]
     return f"its job failed: {lines[-1].removeprefix('error: ')}"
+
+
+def _own(record: Mapping[str, Any]) -> set[Path]:
+    """Return the user's own files of code that a job ran; records name them as seen from the programs."""
+    found = {Path(os.path.normpath(SCRIPTS / name)) for name in record["code"]["plugins"]}
+    return {path for path in found if not path.is_relative_to(SCRIPTS)}
 
 
 def _compare(node: Node, made: Path) -> Outcome:

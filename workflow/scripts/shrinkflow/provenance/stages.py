@@ -15,14 +15,15 @@ from typing import Any
 
 import yaml
 
-from shrinkflow import files, fingerprint, records, strategies
+from shrinkflow import captions, files, fingerprint, records, strategies
+from shrinkflow.data import streamed
 from shrinkflow.errors import UserError, nearest
 from shrinkflow.provenance import planning
 from shrinkflow.provenance.planning import Job, Plan
 
 HEAD = """\
 # Written by `shrinkflow stages`, from {configfile}; do not edit.
-# One stage per slice of the flow: raw file, data set, initial weights, cells of a strategy, tables, figures.
+# One stage per slice of the flow: raw file, data set, weights, cells of a strategy, tables, figures, report.
 # Each lets Snakemake make its slice and checks the record of every artifact before DVC may lock it.
 """
 
@@ -43,7 +44,9 @@ _STAGE = {
     "measure": "cells",
     "collect": "cells",
     "summarise": "tables",
+    "compare": "tables",
     "draw": "figures",
+    "report": "report",
 }
 _RULE_FILES = {
     "raw": ("data",),
@@ -52,6 +55,7 @@ _RULE_FILES = {
     "cells": ("prune", "finetune", "metrics"),
     "tables": ("metrics",),
     "figures": ("figures",),
+    "report": ("figures",),
 }
 
 
@@ -167,8 +171,14 @@ def _stage(name: str, jobs: list[Job], document: Mapping[str, Any]) -> Stage:
         reached = fingerprint.closure(scripts / job.command[0], *(scripts / path for path in job.plugins))
         code |= {path.relative_to(Path.cwd()).as_posix() for path in reached}
     rules = {*_RULES, *(f"workflow/rules/{file}.smk" for file in _RULE_FILES[kind])}
-    own_data = document.get("datasets", {}).get(jobs[0].wildcards.get("dataset"), {})
-    folders = {own_data["folder"]} if kind == "data" and "folder" in own_data else set()
+    if kind == "report":
+        figures = [Path(path).stem for path in inputs if path.endswith(".png")]
+        code |= {path.relative_to(Path.cwd()).as_posix() for path in captions.used(figures)}
+    dataset = jobs[0].wildcards.get("dataset", "")
+    own_data = document.get("datasets", {}).get(dataset, {})
+    # DVC would read all pictures of a folder to hash them, which of streamed ones would take hours.
+    kept = kind == "data" and "folder" in own_data and not streamed(dataset, own_data)
+    folders = {own_data["folder"]} if kept else set()
     return Stage(
         name=name,
         jobs=tuple(jobs),
@@ -179,8 +189,8 @@ def _stage(name: str, jobs: list[Job], document: Mapping[str, Any]) -> Stage:
 
 
 def _outs(kind: str, artifacts: Iterable[str]) -> list[str]:
-    """Folders, except for raw files: of their folders, studies share some files and not others."""
-    if kind == "raw":
+    """Folders, but for raw files, whose folders other studies share, and the report, beside all folders."""
+    if kind in ("raw", "report"):
         return sorted({text for path in artifacts for text in (path, f"{path}{records.SUFFIX}")})
     # results/<study>/cells/<dataset>/<model>/<weights>/<strategy>, and so for scores.
     depth = 7 if kind == "cells" else None
@@ -197,19 +207,24 @@ def _params(kind: str, jobs: list[Job], document: Mapping[str, Any]) -> list[str
         named = values.get("dataset") or values.get("folder")
         keys = [f"datasets.{named}"] if kind == "data" or named != "weights" else ["weights"]
     elif kind == "pretrained":
-        weights = document["weights"][values["weights"]]
-        keys = [f"weights.{values['weights']}", "threads", "device"]
+        # Those that torchvision publishes are not in the study's file.
+        weights = document.get("weights", {}).get(values["weights"], {})
+        keys = [f"weights.{values['weights']}", f"models.{values['model']}", "threads", "device"]
         keys += [f"recipes.{weights['recipe']}"] if "recipe" in weights else []
     elif kind == "cells":
         wanted = ("dataset", "model")
         pair = next(p for p in document["pairs"] if all(p[key] == values[key] for key in wanted))
-        keys = ["pairs", "weights", "ratios", "budget", "conformance", "seeds", "finetune"]
+        keys = ["pairs", "weights", f"models.{values['model']}", "ratios", "budget", "conformance", "seeds"]
+        keys += ["finetune"]
         keys += ["threads", "device"]
         if values["strategy"] in {"dense", *filter(_is_usual, document["strategies"])}:
             keys.append(f"recipes.{pair.get('finetune', document['finetune'])}")
         else:
             # A strategy of the study's own is a mapping in this list; others have other recipes.
             keys += ["recipes", "strategies"]
+    elif kind == "report":
+        keys = ["description", "pairs", "weights", "strategies", "recipes", "ratios", "budget"]
+        keys += ["conformance", "seeds", "finetune"]
     return [key for key in keys if _stands(key, document)]
 
 
@@ -235,7 +250,7 @@ def _shown(listed: list[Stage], prefix: str) -> dict[str, Any]:
             if job.rule == "collect":
                 pair = f"{job.wildcards['dataset']} {job.wildcards['model']}"
                 curves.setdefault(pair, []).append(job.outputs[0])
-                metrics.append(prefix + job.outputs[1])
+                metrics += [prefix + path for path in job.outputs if path.endswith(".json")]
     plots: list[dict[str, Any]] = [
         {
             f"accuracy of {pair}": {

@@ -20,6 +20,8 @@ from shrinkflow.provenance.lineage import Node
 NOT_HERE, NO_LOCK, NO_REMOTE, SKIPPED = "not here", "no snapshot", "no remote", "not asked"
 # What a trail tells of a record.
 _MADE = ("id", "command", "parameters", "code", "environment", "findings")
+# Characters of a setting that are shown: the outline of a study is longer.
+_LONG = 200
 # Cells of a trail that are shown one by one without being asked for.
 _FEW = 6
 # What a row of the table of results says of a cell, and its metrics.json must say too.
@@ -122,7 +124,7 @@ def trace(target: str, where: Mapping[str, str], configfile: str | None, *, remo
 
 
 def identifier(path: str | Path) -> str | None:
-    """Return the record id that a figure's file carries; None where it carries none."""
+    """Return the record id that the file of a figure or report carries; None where it carries none."""
     data = Path(path).read_bytes()
     if data.startswith(b"\x89PNG"):
         from PIL import Image, UnidentifiedImageError
@@ -132,8 +134,8 @@ def identifier(path: str | Path) -> str | None:
                 return getattr(image, "text", {}).get("Identifier")
         except (OSError, UnidentifiedImageError):
             return None
-    match = re.search(rb"<dc:identifier>([0-9a-f]{16})</dc:identifier>", data)
-    return match[1].decode() if match else None
+    match = re.search(rb'(<dc:identifier>|<meta name="dcterms.identifier" content=")([0-9a-f]{16})["<]', data)
+    return match[2].decode() if match else None
 
 
 def _locate(target: str) -> tuple[str, list[str], list[str]]:
@@ -209,7 +211,7 @@ def _only(nodes: Mapping[str, Node], target: str, rows: Sequence[Row]) -> dict[s
         for made_of in node.inputs:
             if Path(made_of).name == "metrics.json" and made_of not in metrics:
                 continue
-            curve = Path(made_of).name == "curve.csv"
+            curve = Path(made_of).name in ("curve.csv", "layers.csv")
             if curve and not metrics.intersection(nodes[made_of].inputs):
                 continue
             queue.append(made_of)
@@ -416,8 +418,9 @@ def _settings(words: Sequence[str]) -> str:
     group: list[str] = []
     for word in [*words, "--"]:
         if word.startswith("--"):
-            if group and not any("/" in value for value in group[1:]):
-                shown += group
+            # The user's own files of code are settings too.
+            if group and not any("/" in value and ".py" not in value for value in group[1:]):
+                shown += [value if len(value) <= _LONG else f"{value[:_LONG]}..." for value in group]
             group = [word]
         else:
             group.append(word)
