@@ -21,7 +21,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "workflow/rules/data.smk": "rule a:\n",
         "workflow/scripts/shrinkflow/x.py": "1\n",
         "pictures/cat/1.png": "a cat",
-        "config/config.yaml": yaml.safe_dump({"study": "s", "datasets": {"cats": {"folder": "pictures"}}}),
+        "config/config.yaml": yaml.safe_dump(
+            {"study": "s", "datasets": {"cats": {"source": "imagefolder", "folder": "pictures"}}}
+        ),
         "config/studies/other.yaml": yaml.safe_dump({"study": "other"}),
     }.items():
         path = tmp_path / name

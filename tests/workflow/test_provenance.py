@@ -63,7 +63,7 @@ def test_clone_and_restore_leave_both_with_nothing_to_do(spoilt, tmp_path):
     assert (counts["pretrain"], counts["score"], counts["finetune"]) == (1, 4, 8)
     project.configure({**TINY, "strategies": [*TINY["strategies"], "layerwise-magnitude"]})
     cells = {"score": 2, "prune": 2, "finetune": 2, "measure": 2, "collect": 2}
-    assert project.counts() == {**cells, "summarise": 1, "draw": 3, "report": 1}
+    assert project.counts() == {**cells, "summarise": 1, "compare": 1, "draw": 3, "report": 1}
     project.configure(TINY)
     assert project.stale() == []
     flip(project, f"{CELL}/mask.safetensors")
@@ -72,6 +72,7 @@ def test_clone_and_restore_leave_both_with_nothing_to_do(spoilt, tmp_path):
         "measure": 1,
         "collect": 1,
         "summarise": 1,
+        "compare": 1,
         "draw": 3,
         "report": 1,
     }
@@ -110,7 +111,7 @@ def test_a_changed_parameter_never_goes_into_the_lock_with_old_bytes(spoilt, tmp
     assert record["command"][record["command"].index("--lr") + 1] == "0.02"
     # What did not change was not made again; what did is what a run from nothing gives.
     made = set(re.findall(r"^(?:local)?rule (\w+):", said, re.MULTILINE))
-    assert made == {"finetune", "measure", "collect", "summarise", "draw", "report"}
+    assert made == {"finetune", "measure", "collect", "summarise", "compare", "draw", "report"}
     before, after = tensors(spoilt), tensors(project)
     assert {path for path in before if before[path] != after[path]} == {
         path for path in before if "/cells/" in path and path.endswith("checkpoint.safetensors")
@@ -147,7 +148,7 @@ def test_adding_a_seed_or_a_strategy_computes_only_its_cells_by_dvc(spoilt):
     made = re.findall(r"^(?:local)?rule (\w+):", said, re.MULTILINE)
     assert {rule: made.count(rule) for rule in set(made)} == {
         **{"score": 2, "prune": 2, "finetune": 2, "measure": 2, "collect": 2},
-        **{"summarise": 1, "draw": 3, "report": 1},
+        **{"summarise": 1, "compare": 1, "draw": 3, "report": 1},
     }
     after = spoilt.artifacts()
     changed = {path for path in before if before[path] != after[path]}

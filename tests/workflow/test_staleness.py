@@ -36,7 +36,7 @@ def test_editing_a_score_makes_exactly_its_cells_stale(copy):
     assert all("strategy=global-gradient-magnitude" in job.wildcards for job in of_a_cell)
     assert copy.counts() == {
         **{"score": 2, "prune": 2, "finetune": 2, "measure": 2, "collect": 2},
-        **{"summarise": 1, "draw": 3, "report": 1},
+        **{"summarise": 1, "compare": 1, "draw": 3, "report": 1},
     }
 
 
@@ -70,7 +70,7 @@ def test_comments_docstrings_layout_and_file_times_make_nothing_stale(copy):
         ("selection.py", "round(fraction * flat.size)", "int(fraction * flat.size)", {"prune": 8, "score": 0, "finetune": 8}),
         ("structure.py", "import", "import math\nimport", {}),
         ("measures.py", "top1 / examples", "top1 / (examples + 1)", {"measure": 8, "pretrain": 2}),
-        ("tables.py", "import math", "import math\nimport statistics", {"summarise": 1, "measure": 0}),
+        ("tables.py", "import math", "import math\nimport statistics", {"summarise": 1, "compare": 1, "measure": 0}),
         ("figures/speedup.py", "speedup", "compression", {"draw": 1, "report": 1, "summarise": 0}),
         ("models/vgg.py", "0.5", "0.4", {}),
         ("../../report/report.html.j2", "<h2", "<h3", {"report": 1, "draw": 0}),
@@ -102,7 +102,16 @@ def changed(**changes) -> dict:
         # A new ratio, seed or strategy: only its cells.
         (
             {"ratios": [1, 4, 8]},
-            {"prune": 6, "finetune": 6, "measure": 6, "collect": 6, "summarise": 1, "draw": 3, "report": 1},
+            {
+                "prune": 6,
+                "finetune": 6,
+                "measure": 6,
+                "collect": 6,
+                "summarise": 1,
+                "compare": 1,
+                "draw": 3,
+                "report": 1,
+            },
         ),
         (
             {"strategies": [*TINY["strategies"], "layerwise-magnitude"]},
@@ -113,6 +122,7 @@ def changed(**changes) -> dict:
                 "measure": 2,
                 "collect": 2,
                 "summarise": 1,
+                "compare": 1,
                 "draw": 3,
                 "report": 1,
             },
@@ -128,7 +138,10 @@ def changed(**changes) -> dict:
         ({"datasets__digits__split_seed": 1}, {"prepare": 1, "pretrain": 2, "finetune": 8}),
         ({"threads": 2}, {"pretrain": 2, "score": 8, "finetune": 8, "measure": 8, "prepare": 0}),
         # Fewer of anything: only tables and figures.
-        ({"strategies": TINY["strategies"][:2]}, {"finetune": 0, "summarise": 1, "draw": 3, "report": 1}),
+        (
+            {"strategies": TINY["strategies"][:2]},
+            {"finetune": 0, "summarise": 1, "compare": 1, "draw": 3, "report": 1},
+        ),
         ({"description": "Said otherwise."}, {"report": 1, "draw": 0, "summarise": 0, "measure": 0}),
     ],
     ids=str,
@@ -217,7 +230,7 @@ def test_a_strategy_is_added_to_the_registry_in_one_file_as_the_documentation_sa
     mine = {"name": "cube", "score": "square", "scope": "layer", "parameters": {"power": 3.0}}
     copy.configure(changed(strategies=[*TINY["strategies"], "global-square", mine]))
     cells = {"score": 4, "prune": 4, "finetune": 4, "measure": 4, "collect": 4}
-    assert copy.counts() == {**cells, "summarise": 1, "draw": 3, "report": 1}
+    assert copy.counts() == {**cells, "summarise": 1, "compare": 1, "draw": 3, "report": 1}
     copy.run()
     assert masks(copy, "global-square") == masks(copy, "global-magnitude")
     masks(copy, "cube")
