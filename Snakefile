@@ -42,6 +42,7 @@ include: "workflow/rules/figures.smk"
 
 
 onstart:
+    refuse_without_gpu()
     print(estimate.announcement(STUDY), file=sys.stderr)
 
 

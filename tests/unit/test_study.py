@@ -63,7 +63,7 @@ def with_change(path: str, value: object) -> dict:
 def test_a_study_is_completed_by_defaults():
     found = study.load(valid())
     assert found.recipes["short"] == Recipe("adam", 0.001, 2, batch_size=32)
-    assert (found.threads, found.device) == (1, "auto")
+    assert (found.threads, found.device, found.jobs_per_gpu) == (1, "auto", 1)
     assert found.strategies["mine"].parameters == {"batches": 2, "batch_size": 64}
     assert found.datasets["digits"].flags == (
         "--name digits --source digits --shape 1 8 8 --classes 10 --validation 0.1 --test 0.2 --split-seed 0"
@@ -252,6 +252,8 @@ def test_a_pair_may_have_its_own_recipe_ratios_and_weights():
         ("datasets", {"digits": {"limit": {"trian": 1}}}, "unknown key 'trian' in 'datasets.digits.limit'; did you mean 'train'?"),
         ("threads", 0, "'threads' must be at least 1, not 0"),
         ("device", "gpu", "'device' must be one of auto, cpu, cuda, not 'gpu'"),
+        ("jobs_per_gpu", 0, "'jobs_per_gpu' must be at least 1, not 0"),
+        ("jobs_per_gpu", 1.5, "'jobs_per_gpu' must be an integer, not 1.5"),
     ],
 )  # fmt: skip
 def test_faults_are_told_in_a_sentence(monkeypatch, path, value, message):

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import fcntl
 import math
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -244,6 +246,39 @@ def test_a_missing_gpu_is_a_plain_error():
         pytest.skip("there is a GPU")
     with pytest.raises(UserError, match="device 'cuda' was asked for, but there is none"):
         training.start(1, "cuda")
+
+
+def test_a_gpu_that_cuda_cannot_use_is_given_up(tmp_path, monkeypatch):
+    """A driver too old, say: it lists a GPU, but CUDA does not start."""
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho GPU-0\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name, value in {"SHRINKFLOW_LEASES": str(tmp_path / "leases"), "CUDA_VISIBLE_DEVICES": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
+    seen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: seen.append(os.environ["CUDA_VISIBLE_DEVICES"]))
+    assert training.start(1, "auto") == CPU
+    assert seen == ["GPU-0"]
+    with pytest.raises(UserError, match="but there is none; set 'device: auto' or 'cpu'"):
+        training.start(1, "cuda")
+    # Nobody holds it: the only slot can be had at once.
+    with open(tmp_path / "leases/GPU-0.0") as slot:
+        fcntl.flock(slot, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_job_on_the_cpu_takes_no_gpu(tmp_path, monkeypatch):
+    monkeypatch.setenv("SHRINKFLOW_LEASES", str(tmp_path / "leases"))
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
+    assert training.start(1, "cpu") == CPU
+    assert not (tmp_path / "leases").exists()
+
+
+def test_no_device_rounds_to_tf32():
+    torch.backends.cudnn.allow_tf32 = True
+    training.start(1, "cpu")
+    assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+    assert torch.are_deterministic_algorithms_enabled()
 
 
 def described(mean: float = 0.25, std: float = 0.3) -> dict:

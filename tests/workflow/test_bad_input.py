@@ -134,3 +134,31 @@ def test_shipped_studies_plan_their_jobs(tmp_path, name):
     planned = re.search(r"^finetune +(\d+)$", done.stdout + done.stderr, re.MULTILINE)
     assert planned is not None
     assert int(planned[1]) == cells
+
+
+def test_a_gpu_that_is_not_there_is_missed_before_anything_is_made(tmp_path, monkeypatch):
+    # What CUDA takes for no GPU, wherever this runs.
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    project = Project(tmp_path, TINY | {"device": "cuda"})
+    text = refused(project)
+    assert "error: 'device' is cuda, but this machine has no GPU; set it to auto or cpu" in text
+    # A plan, and jobs that need none, are not refused.
+    project.run("--dry-run", "--cores", "1")
+    project.run("--cores", "1", "data/raw/digits/digits.csv.gz")
+
+
+def test_jobs_learn_how_many_may_share_a_gpu(tmp_path):
+    project = Project(tmp_path, TINY | {"jobs_per_gpu": 3})
+    (tmp_path / "own.py").write_text(
+        "import os\n"
+        "def own(model, data, generator):\n"
+        "    raise ValueError('may share: ' + os.environ['SHRINKFLOW_JOBS_PER_GPU'])\n"
+    )
+    project.configure(
+        project.study
+        | {"strategies": [*TINY["strategies"], {"name": "own", "file": "own.py", "function": "own"}]}
+    )
+    done = project.snakemake(
+        "--cores", "2", "results/tiny/scores/digits/digitsnet/B/own/seed1/from-pretrained/scores.safetensors"
+    )
+    assert "may share: 3" in done.stdout + done.stderr

@@ -142,6 +142,8 @@ def changed(**changes) -> dict:
             {"strategies": TINY["strategies"][:2]},
             {"finetune": 0, "summarise": 1, "compare": 1, "draw": 3, "report": 1},
         ),
+        # How many share a GPU changes no result.
+        ({"jobs_per_gpu": 4}, {}),
         ({"description": "Said otherwise."}, {"report": 1, "draw": 0, "summarise": 0, "measure": 0}),
     ],
     ids=str,

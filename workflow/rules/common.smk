@@ -1,6 +1,7 @@
 # Names of files and lists of cells; no rules. What a study is, and whether it can work, is decided in
 # workflow/scripts/shrinkflow/study.py.
 import json
+import os
 import re
 import shlex
 import sys
@@ -11,6 +12,7 @@ sys.path.insert(0, SCRIPTS)
 
 from shrinkflow import (
     captions,
+    devices,
     estimate,
     fingerprint,
     models,
@@ -36,6 +38,10 @@ CELLS = STUDY.cells()
 # With the rounds that lie between the ratios of an iterative schedule.
 JOBS = STUDY.jobs()
 session.use_this_python()
+# No parameters of jobs: which GPU computes changes no result.
+os.environ[devices.JOBS_PER_GPU] = str(STUDY.jobs_per_gpu)
+if workflow.remote_exec:
+    os.environ[devices.ASSIGNED] = "yes"
 PROGRESS = session.watch(len(CELLS)) if workflow.is_main_process else None
 
 RESULTS = f"results/{STUDY.name}"
@@ -336,6 +342,14 @@ def of_way(test):
     """The strategies, controls among them, whose way passes a test: a wildcard's regular expression."""
     found = {cell.strategy: STUDY.strategy(cell.strategy) for cell in JOBS}
     return names(name for name, strategy in found.items() if test(strategy.way))
+
+
+def refuse_without_gpu():
+    """End a run here, before its first job, if its jobs have to have a GPU and this machine has none."""
+    here = workflow.local_exec and not workflow.touch
+    if STUDY.device == "cuda" and here and devices.absent():
+        if any("computing" in job.rule.params.keys() for job in workflow.dag.needrun_jobs()):
+            sys.exit("error: 'device' is cuda, but this machine has no GPU; set it to auto or cpu")
 
 
 def curves():

@@ -189,7 +189,8 @@ def _environment(job: Job) -> dict[str, Any]:
             "cpu": torch.backends.cpu.get_cpu_capability(),
         }
         if job.device != "cpu":
-            environment |= {"cuda": torch.version.cuda, "driver": _driver()}
+            cudnn = torch.backends.cudnn.version()
+            environment |= {"cuda": torch.version.cuda, "cudnn": cudnn, "driver": _driver()}
     return environment
 
 

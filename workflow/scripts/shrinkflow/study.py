@@ -120,6 +120,7 @@ class Study:
     seeds: tuple[int, ...]
     threads: int
     device: str
+    jobs_per_gpu: int
     best_test_epoch: bool
     cross_masks: tuple[str, ...]
 
@@ -311,6 +312,7 @@ def _build(values: Mapping[str, Any]) -> Study:
         seeds=tuple(values["seeds"]),
         threads=values["threads"],
         device=values["device"],
+        jobs_per_gpu=values["jobs_per_gpu"],
         best_test_epoch=values["best_test_epoch"],
         cross_masks=tuple(values["cross_masks"]),
     )

@@ -38,6 +38,9 @@ _EVALUATION_BATCH = 500
 # Imported by name, by jobs whose pictures are streamed.
 _STREAMED = "shrinkflow.streamed"
 
+# Imported by name, because it changes no result.
+_DEVICES = "shrinkflow.devices"
+
 
 def start(threads: int, device: str) -> torch.device:
     """Pin threads and determinism, and return the device that `device` (auto, cpu, cuda) names."""
@@ -49,11 +52,30 @@ def start(threads: int, device: str) -> torch.device:
     # Filling fresh memory costs a tenth of a step; nothing here reads memory it did not write.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device 'cuda' was asked for, but there is none; set 'device: auto' or 'cpu'")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
+    # Rounded to TF32's ten bits, as cuDNN does unless told otherwise, a GPU's convolutions would agree with
+    # those of other devices in three digits only.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    return torch.device(device if device == "cpu" else _gpu(device))
+
+
+def _gpu(asked: str) -> str:
+    """Return "cuda", where there is a GPU that this job may use, else "cpu" if `asked` is "auto".
+
+    With "auto" too a job waits for a GPU that is taken: its result must not depend on what else runs.
+    """
+    if torch.backends.cuda.is_built():
+        devices = importlib.import_module(_DEVICES)
+        # Once CUDA has started (`is_available` starts it), it is too late to choose among GPUs.
+        name = None if torch.cuda.is_initialized() else devices.take()
+        if torch.cuda.is_available():
+            where = name or "which one is not known: nvidia-smi lists none, so jobs may share it unawares"
+            print(f"computes on {torch.cuda.get_device_name()} ({where})", file=sys.stderr, flush=True)
+            return "cuda"
+        devices.release()
+    if asked == "cuda":
+        why = "" if torch.backends.cuda.is_built() else " for this torch, which was built without CUDA"
+        raise UserError(f"device 'cuda' was asked for, but there is none{why}; set 'device: auto' or 'cpu'")
+    return "cpu"
 
 
 def device_name(device: torch.device) -> str:

@@ -33,7 +33,13 @@ from shrinkflow.provenance.lineage import Node
 SCRIPTS = Path("workflow/scripts")
 
 # What a record says of its environment, in the words of people.
-_NAMES = {"python": "Python", "cpu": "instructions", "cuda": "CUDA", "driver": "the GPU's driver"}
+_NAMES = {
+    "python": "Python",
+    "cpu": "instructions",
+    "cuda": "CUDA",
+    "cudnn": "cuDNN",
+    "driver": "the GPU's driver",
+}
 
 # The code by which a job reads pictures from their folder.
 _STREAMED = "shrinkflow/streamed.py"
