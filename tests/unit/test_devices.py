@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -117,6 +118,7 @@ def jobs() -> Iterator[Jobs]:
 
 def waits(job: subprocess.Popen[str]) -> str:
     """Return the line by which a job says that it waits."""
+    assert select.select([job.stderr], [], [], 20)[0], "it does not wait"
     line = job.stderr.readline()
     assert line.startswith("waits for a GPU"), line
     return line
@@ -159,7 +161,10 @@ def test_programs_that_a_job_started_do_not_keep_its_gpu(jobs, machine):
         parent.kill()
         parent.wait()
         os.kill(child, 0)
-        assert jobs.got() == A
+        next_one = jobs.start()
+        next_one.stdin.close()
+        assert next_one.stdout.readline().split()[0] == A
+        assert next_one.stderr.read() == "", "it had to wait for the program"
     finally:
         os.kill(child, signal.SIGKILL)
 

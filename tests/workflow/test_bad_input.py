@@ -147,18 +147,18 @@ def test_a_gpu_that_is_not_there_is_missed_before_anything_is_made(tmp_path, mon
     project.run("--cores", "1", "data/raw/digits/digits.csv.gz")
 
 
-def test_jobs_learn_how_many_may_share_a_gpu(tmp_path):
-    project = Project(tmp_path, TINY | {"jobs_per_gpu": 3})
+def test_jobs_learn_how_many_may_share_a_gpu_and_whether_a_scheduler_started_them(tmp_path):
+    project = Project(tmp_path)
     (tmp_path / "own.py").write_text(
         "import os\n"
         "def own(model, data, generator):\n"
-        "    raise ValueError('may share: ' + os.environ['SHRINKFLOW_JOBS_PER_GPU'])\n"
+        "    found = (os.environ.get('SHRINKFLOW_' + name) for name in ('JOBS_PER_GPU', 'GPU_ASSIGNED'))\n"
+        "    raise ValueError(' '.join(map(str, found)))\n"
     )
-    project.configure(
-        project.study
-        | {"strategies": [*TINY["strategies"], {"name": "own", "file": "own.py", "function": "own"}]}
-    )
-    done = project.snakemake(
-        "--cores", "2", "results/tiny/scores/digits/digitsnet/B/own/seed1/from-pretrained/scores.safetensors"
-    )
-    assert "may share: 3" in done.stdout + done.stderr
+    own = {"name": "own", "file": "own.py", "function": "own"}
+    project.configure(TINY | {"jobs_per_gpu": 3, "strategies": [*TINY["strategies"], own]})
+    scores = "results/tiny/scores/digits/digitsnet/B/own/seed1/from-pretrained/scores.safetensors"
+    # What a job runs that Snakemake submitted, and what runs here.
+    for mode, said in (("default", "3 None"), ("remote", "3 yes")):
+        done = project.snakemake("--cores", "2", "--mode", mode, "--show-failed-logs", scores)
+        assert f"ValueError: {said}" in done.stdout + done.stderr
