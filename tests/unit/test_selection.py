@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -140,6 +142,30 @@ def test_erk_keeps_the_exact_count_and_no_more_than_there_is(shapes, part):
     size = sum(int(np.prod(shape)) for shape in shapes)
     assert sum(counts.values()) == round(part * size)
     assert all(0 <= counts[name] <= np.prod(named[name]) for name in named)
+
+
+def test_erk_gives_a_layer_no_more_than_an_earlier_round_left():
+    # Densities 0.75 and 0.2. To keep 30 of 108: s = 30 / 26, a 6.92 and b 23.08; to keep 29: a 6.69, b 22.31.
+    shapes = {"a": (4, 2), "b": (10, 10)}
+    assert erk_counts(shapes, 29 / 108) == {"a": 7, "b": 22}
+    assert erk_counts(shapes, 29 / 108, alive={"a": 6, "b": 24}) == {"a": 6, "b": 23}
+    assert erk_counts(shapes, 28 / 108, alive={"a": 7, "b": 100}) == erk_counts(shapes, 28 / 108)
+
+
+def test_erk_can_be_met_in_many_rounds():
+    # By largest remainders alone the first layer would have 2 of 6 weights in one round, and 3 in the next.
+    shapes = {"a": (2, 3, 1, 1), "b": (4, 8, 3, 3), "c": (2, 8, 5, 5), "d": (16, 16, 1, 1)}
+    draws = np.random.default_rng(1)
+    arrays = {name: draws.random(shape).astype(np.float32) for name, shape in shapes.items()}
+    size = sum(array.size for array in arrays.values())
+    counts, masks = [], None
+    for step in range(1, 31):
+        fraction = 0.03 + 0.97 * (1 - step / 30) ** 3
+        masks = select(arrays, fraction, "erk", masks)
+        assert sum(int(mask.sum()) for mask in masks.values()) == round(fraction * size)
+        counts.append({name: int(mask.sum()) for name, mask in masks.items()})
+    assert all(later[name] <= before[name] for before, later in itertools.pairwise(counts) for name in shapes)
+    assert erk_counts(shapes, 0.03028740740740754)["a"] == 3
 
 
 def test_layer_sizes_of_another_strategy_are_taken_over():

@@ -97,7 +97,8 @@ def select(
     if scope == "layer":
         counts = {name: round(fraction * array.size) for name, array in scores.items()}
     elif scope == "erk":
-        counts = erk_counts({name: array.shape for name, array in scores.items()}, fraction, costs)
+        alive = {name: int(np.count_nonzero(mask)) for name, mask in (previous or {}).items()}
+        counts = erk_counts({name: array.shape for name, array in scores.items()}, fraction, costs, alive)
     elif scope == "like" and like is not None:
         counts = {name: int(np.count_nonzero(like[name])) for name in scores}
     else:
@@ -109,13 +110,17 @@ def select(
 
 
 def erk_counts(
-    shapes: Mapping[str, tuple[int, ...]], fraction: float, costs: Mapping[str, int] | None = None
+    shapes: Mapping[str, tuple[int, ...]],
+    fraction: float,
+    costs: Mapping[str, int] | None = None,
+    alive: Mapping[str, int] | None = None,
 ) -> dict[str, int]:
     """Return how many entries each layer keeps by the Erdos-Renyi kernel (Evci et al. 2020).
 
     Densities are proportional to (n_in + n_out + k_h + k_w) / (n_in n_out k_h k_w), none above 1: what a
     layer cannot take goes to the others. Without `costs` the counts add up to `round(fraction * n)` exactly,
-    by largest remainders.
+    by largest remainders. These may hand a layer one entry more at a smaller fraction, so where an earlier
+    round left `alive` entries, no layer is given more.
     """
     sizes = {name: int(np.prod(shape)) for name, shape in shapes.items()}
     raw = {name: sum(shape) / sizes[name] for name, shape in shapes.items()}
@@ -132,8 +137,12 @@ def erk_counts(
         return {name: max(1, round(value)) for name, value in exact.items()}
     counts = {name: int(value + 1e-9) for name, value in exact.items()}
     missing = round(fraction * sum(sizes.values())) - sum(counts.values())
-    for name in sorted(shapes, key=lambda name: counts[name] - exact[name])[: max(missing, 0)]:
-        counts[name] += 1
+    room = alive or sizes
+    order = sorted(shapes, key=lambda name: counts[name] - exact[name])
+    while missing > 0 and (able := [name for name in order if counts[name] < room[name]]):
+        for name in able[:missing]:
+            counts[name] += 1
+        missing -= len(able)
     return counts
 
 
