@@ -34,14 +34,19 @@ def test_strategies_lists_the_registry_with_source_cost_and_parameters():
         "way": {"start": "initialisation", "rounds": 100},
         "parameters": {},
         "cost": strategies.SCORES["synflow"].cost,
+        "training": "training by the recipe of the weights",
     }
     assert found["woodfisher"]["parameters"]["block_size"] == 50
 
 
 def test_strategies_are_told_in_lines_for_people():
     said = shrinkflow("strategies").stdout
-    assert "\nlottery-ticket\n    score: magnitude (Janowsky 1989; Han et al. 2015)\n" in said
-    assert "    way: schedule iterative, retraining weight-rewinding\n" in said
+    assert (
+        "\n\nlottery-ticket\n    score: magnitude\n    source: Janowsky 1989; Han et al. 2015\n"
+        "    way: schedule iterative, retraining weight-rewinding\n    cost of scoring: nothing\n"
+        "    then: training by the recipe of the weights, once for every factor 2 of the ratio\n"
+    ) in said
+    assert max(map(len, said.splitlines())) <= 100
 
 
 def test_strategies_of_a_study_are_those_it_names(tmp_path):
@@ -49,7 +54,7 @@ def test_strategies_of_a_study_are_those_it_names(tmp_path):
     study["strategies"] = [*study["strategies"], {"name": "mine", "score": "lamp", "scope": "layer"}]
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
     said = shrinkflow("strategies", "--configfile", str(tmp_path / "study.yaml")).stdout
-    assert "mine\n    score: lamp (Lee et al. 2021)\n    way: scope layer\n" in said
+    assert "mine\n    score: lamp\n    source: Lee et al. 2021\n    way: scope layer\n" in said
     assert "synflow" not in said
 
 

@@ -56,6 +56,16 @@ def test_pictures_that_are_scored():
     cost = only(tiny(strategies=strategies))
     # one batch of 64, once per seed and not per ratio
     assert cost.macs == MACS * (PRETRAINING + 14 * CELL + 2 * 3 * 64)
+    strategies[-1] = {"name": "o", "score": "obd-fisher", "parameters": {"examples": 30}}
+    assert only(tiny(strategies=strategies)).macs == MACS * (PRETRAINING + 14 * CELL + 2 * 3 * 30)
+
+
+def test_weights_that_are_moved_need_the_pictures_once_more_for_every_cell():
+    scored = {"name": "w", "score": "woodfisher", "parameters": {"gradients": 20, "batch_size": 2}}
+    cost = only(tiny(strategies=["random", "global-magnitude", scored]))
+    without = only(tiny(strategies=["random", "global-magnitude", {"name": "w", "score": "magnitude"}]))
+    assert cost.macs - without.macs == MACS * (2 + 4) * 3 * 40
+    assert cost.jobs - without.jobs == 4
 
 
 def test_every_epoch_tested():

@@ -27,7 +27,7 @@ from shrinkflow.data import SOURCES
 from shrinkflow.data.members import folder_digest, listing_digest
 from shrinkflow.errors import UserError
 from shrinkflow.records import SUFFIX
-from shrinkflow.strategies import SCORES
+from shrinkflow.strategies import moves
 
 try:
     STUDY = study.load(config, workflow.configfiles)
@@ -199,9 +199,7 @@ FETCHES = fetches()
 STRUCTURE = f"{SCRIPTS}/shrinkflow/structure.py"
 ROUNDS = f"{SCRIPTS}/shrinkflow/rounds.py"
 # Strategies that move the weights which stay.
-MOVED = {
-    name for name, strategy in STUDY.strategies.items() if not strategy.file and SCORES[strategy.score].update
-}
+MOVED = {name for name, strategy in STUDY.strategies.items() if moves(strategy)}
 
 
 def raw_files(wildcards):

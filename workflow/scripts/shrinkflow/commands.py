@@ -20,6 +20,9 @@ EPILOG = """examples:
   shrinkflow restore results/demo/cells/digits/digitsnet/A/random/ratio4/seed1
 """
 
+# What a strategy's way is where it says nothing.
+USUAL = "Unless 'way' says otherwise: single weights of the pretrained network, ranked together, at once."
+
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; `run` is the function of the one that was named."""
@@ -216,7 +219,10 @@ def _strategies(args: argparse.Namespace) -> None:
 
     known = study.read(args.configfile).strategies if args.configfile else strategies.registered()
     found = [strategies.described(strategy) for strategy in known.values()]
-    print(json.dumps(found, indent=2) if args.json else "\n".join(map(strategies.text, found)))
+    if args.json:
+        print(json.dumps(found, indent=2))
+    else:
+        print("\n\n".join([USUAL, *map(strategies.text, found)]))
 
 
 def _estimate(args: argparse.Namespace) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import safetensors
 
-from shrinkflow import measures, models
+from shrinkflow import measures, models, strategies
 from shrinkflow.data import splits
 from shrinkflow.errors import UserError
 from shrinkflow.session import duration
@@ -141,6 +141,10 @@ def _pair(study: Study, pair: Pair, cells: list[Cell], listed: set[Cell]) -> Cos
         jobs += 3
         chooser = study.chooser(cell)
         ratio = chooser.ratio if way.rounds > 1 else 0.0
+        if strategies.moves(strategy):
+            # update, from the pictures of the score
+            jobs += 1
+            pictures += TRAINED * _scored(strategy.parameters)
         key = (replace(chooser, ratio=ratio), study.predecessor(chooser))
         if key not in scored and not way.while_training:
             scored.add(key)
@@ -166,8 +170,8 @@ def _sizes(study: Study, name: str) -> dict[str, int]:
 
 def _scored(parameters: Mapping[str, object]) -> int:
     """Return the pictures that one round of scoring draws."""
-    found = [parameters.get(name, 1) for name in ("batches", "gradients", "batch_size")]
-    return _product(found) if "batch_size" in parameters else 0
+    found = [parameters[name] for name in strategies.DRAWN if name in parameters]
+    return _product(found) if found else 0
 
 
 def _product(values: Iterable[object]) -> int:

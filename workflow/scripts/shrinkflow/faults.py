@@ -240,8 +240,7 @@ def _strategy_faults(values: Mapping[str, Any]) -> Iterator[str]:
 def _crossable(strategy: Strategy) -> bool:
     """Whether the seed of a strategy's mask can be another than that of its training."""
     way = strategy.way
-    moves = not strategy.file and strategies.SCORES[strategy.score].update
-    return way.start == PRETRAINED and way.schedule == ONE_SHOT and not moves
+    return way.start == PRETRAINED and way.schedule == ONE_SHOT and not strategies.moves(strategy)
 
 
 def _way_faults(where: str, strategy: Strategy, values: Mapping[str, Any]) -> Iterator[str]:

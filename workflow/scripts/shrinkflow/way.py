@@ -163,5 +163,18 @@ def to_mapping(way: Way) -> dict[str, Any]:
     }
 
 
+def training(way: Way) -> str:
+    """Return how a network that a way has pruned is trained, in a few words: what it costs beside scoring."""
+    recipe = f"recipe '{way.recipe}'" if way.recipe else "the recipe of the weights"
+    words = "finetuning" if way.finetuned and not way.recipe else f"training by {recipe}"
+    if way.rewind_to:
+        words += f", from its epoch {way.rewind_to}"
+    if way.equal == "macs":
+        words += ", for as many MACs as the dense network, at most twice the epochs"
+    if way.schedule == ITERATIVE:
+        words += f", once for every factor {way.factor:g} of the ratio"
+    return f"{words}, pruning meanwhile" if way.while_training else words
+
+
 def _named(name: str, way: Way) -> bool:
     return (name == "scope" and bool(way.like)) or (name == "granularity" and way.pattern is not None)

@@ -4,6 +4,7 @@ A score is a function `(model, data, generator, *, parameters...)` that returns 
 weight, higher meaning more important: of the weight's shape, or, for whole filters, of shape [outputs]. The
 model is in evaluation mode and is the function's to use up; `data(batches, batch_size)` yields normalised
 training pictures with labels, drawn by a stream of their own; `generator` is for the score's own draws.
+Parameters that say how many pictures are drawn are named as in `DRAWN`.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 
 CONTROL = "dense"
+# Parameters whose product is the number of pictures that a score draws: what it costs is estimated by them.
+DRAWN = ("batches", "gradients", "examples", "batch_size")
 # Before the names of scores and strategies that do as ShrinkBench does.
 CONFORMING = "shrinkbench-"
 
@@ -203,6 +206,11 @@ def file(strategy: Strategy) -> Path:
     return Path(strategy.file) if strategy.file else SCORES.file(strategy.score)
 
 
+def moves(strategy: Strategy) -> bool:
+    """Return whether a strategy moves the weights that stay."""
+    return not strategy.file and SCORES[strategy.score].update is not None
+
+
 def described(strategy: Strategy) -> dict[str, Any]:
     """Return what people want to know of a strategy."""
     score = None if strategy.file else SCORES[strategy.score]
@@ -213,15 +221,18 @@ def described(strategy: Strategy) -> dict[str, Any]:
         "way": way.to_mapping(strategy.way),
         "parameters": dict(strategy.parameters),
         "cost": score.cost if score else "unknown",
+        "training": way.training(strategy.way),
     }
 
 
 def text(described: Mapping[str, Any]) -> str:
     """Return the same in lines."""
-    lines = [described["strategy"], f"    score: {described['score']} ({described['source']})"]
+    lines = [described["strategy"], f"    score: {described['score']}", f"    source: {described['source']}"]
     for key in ("way", "parameters"):
         if described[key]:
             lines.append(
                 f"    {key}: " + ", ".join(f"{name} {value}" for name, value in described[key].items())
             )
-    return "\n".join([*lines, f"    cost of scoring: {described['cost']}"])
+    return "\n".join(
+        [*lines, f"    cost of scoring: {described['cost']}", f"    then: {described['training']}"]
+    )
