@@ -41,6 +41,7 @@ from shrinkflow import (
     budget,
     checkpoints,
     conformance,
+    faults,
     measures,
     models,
     scoring,
@@ -673,11 +674,10 @@ def defects(case: Case, only: list[int] | None) -> None:
 
 def given(value: str | None, name: str) -> Path | None:
     """Return the file named on the command line, or that of the mirror if it is there."""
-    mirror = os.environ.get("SHRINKFLOW_MIRROR")
-    path = Path(value) if value else Path(mirror) / name if mirror else None
-    if value and path and not path.exists():
+    path = faults.find_file(value or name)
+    if value and path is None:
         raise UserError(f"{value} does not exist; give the file {name}")
-    return path if path and path.exists() else None
+    return path
 
 
 def main() -> None:

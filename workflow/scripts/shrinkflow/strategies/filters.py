@@ -141,8 +141,10 @@ def filter_taylor(
 ) -> dict[str, torch.Tensor]:
     """Score each filter by (the sum of w * g)^2, g the gradient of a batch's mean loss; mean over batches.
 
-    The square of the first-order estimate of how the loss changes without the filter. With batch-norm in
-    train mode the sum would always be zero, for then the loss does not depend on a filter's scale.
+    The square of the first-order estimate of how the loss changes without the filter. Of the paper's two
+    forms this is the one by weights, which needs no batch-norm; the other sums over the scale and shift of
+    the batch-norm behind the layer. With batch-norm in train mode the sum would always be zero, for then the
+    loss does not depend on a filter's scale.
     """
     weights = prunable(model)
     total = {name: torch.zeros_like(rows[:, 0]) for name, rows in _filters(model).items()}
