@@ -42,9 +42,10 @@ class Ranks:
 def ranking(results: pd.DataFrame) -> pd.DataFrame:
     """Return `tables.RANKING_COLUMNS`: a row per network and strategy; then one per strategy over all.
 
-    A network's strategies are compared at the ratios above 1 that all of them share. Those that have one
-    ratio where others have several (2:4 is at 2 and nowhere else) are left out. Over all networks, the
-    blocks are those of every network, and the strategies those that are in all of them.
+    A network's strategies are ranked at the ratios above 1 that all of them share, each by its mean over the
+    seeds that all have there. Those that have one ratio where others have several (2:4 is at 2 and nowhere
+    else) are left out. Over all networks, the blocks are those of every network, and the strategies those
+    that are in all of them.
     """
     cells = tables.uncrossed(results)
     pruned = cells[~tables.is_control(cells) & np.isfinite(cells["top1"])]
@@ -52,7 +53,7 @@ def ranking(results: pd.DataFrame) -> pd.DataFrame:
     together: list[dict[str, float]] = []
     for network, group in pruned.groupby(NETWORK, sort=True):
         curves, ratios = _shared(group)
-        blocks = [{name: _mean(curve[ratio]) for name, curve in curves.items()} for ratio in ratios]
+        blocks = [block for ratio in ratios if (block := _block(curves, ratio))]
         areas = {name: _areas(curve, ratios) for name, curve in curves.items()}
         rows += _rows(dict(zip(NETWORK, network, strict=True)), blocks, areas)
         together += blocks
@@ -116,9 +117,14 @@ def _areas(curve: Curve, ratios: Sequence[float]) -> list[float]:
     return [area([curve[ratio][seed] for ratio in ratios], ratios) for seed in sorted(seeds)]
 
 
-def _mean(values: Mapping[int, float]) -> float:
+def _block(curves: Mapping[str, Curve], ratio: float) -> dict[str, float]:
+    """Return each strategy's mean over the seeds that all have at a ratio; nothing where there are none."""
+    seeds = set.intersection(*(set(curve[ratio]) for curve in curves.values()))
+    if not seeds:
+        return {}
+    means = {name: exact.fmean(curve[ratio][seed] for seed in seeds) for name, curve in curves.items()}
     # Rounded, so that equal sums of table entries are ties.
-    return round(exact.fmean(values.values()), 9)
+    return {name: round(mean, 9) for name, mean in means.items()}
 
 
 def _rows(

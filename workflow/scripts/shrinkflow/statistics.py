@@ -100,6 +100,9 @@ def pairs_needed(difference: Moments) -> int | None:
 
 
 def _power(effect: float, n: int) -> float:
-    """Return the power of the paired t test of `n` pairs: t squared is noncentral F, both tails in one."""
+    """Return the power of the paired t test of `n` pairs: t squared is noncentral F, both tails in one.
+
+    Where the power is 1 to all digits it may be NaN, which is not less than any power asked for.
+    """
     critical = float(stdtrit(n - 1, (1 + LEVEL) / 2))
     return 1 - float(ncfdtr(1, n - 1, n * effect**2, critical**2))

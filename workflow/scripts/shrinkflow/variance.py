@@ -147,7 +147,7 @@ def _row(cells: pd.DataFrame) -> dict[str, Any]:
             "weights": found.weights,
             "finetuning" if control else "mask_and_finetuning": found.finetuning,
         }
-        notes = [*([] if control else [NOT_CROSSED]), *notes]
+        notes = [*([] if control or crossed else [NOT_CROSSED]), *notes]
     if len(weights) == 1:
         notes = [NO_WEIGHTS, *notes]
     notes += [NEGATIVE] if any(value < -_ROUNDING for value in named.values()) else []
