@@ -42,9 +42,10 @@ format: setup  ## put code into the project's form
 	ruff format .
 	snakefmt Snakefile workflow/rules
 
-bench: setup  ## time the training engine against a plain PyTorch loop, and a snapshot of 1,000 cells
+bench: setup  ## time the training engine against a plain PyTorch loop, a snapshot of 1,000 cells, and streamed pictures
 	python benchmarks/engine.py
 	python benchmarks/snapshot.py
+	python benchmarks/streaming.py
 
 docs: setup  ## make the table of keys in config/README.md and the stages in dvc.yaml anew
 	python docs/keys.py

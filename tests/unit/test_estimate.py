@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import yaml
 
 from shrinkflow import estimate, study
 from shrinkflow.errors import UserError
@@ -107,6 +110,25 @@ def test_a_folder_that_nobody_has_counted(tmp_path):
     with pytest.raises(UserError, match=r"how many pictures 'mine' has; run 'snakemake datasets'"):
         estimate.of(found)
     assert estimate.announcement(found).startswith("estimate: nobody knows yet how many pictures 'mine'")
+
+
+def test_the_survey_without_its_pictures(tmp_path):
+    """ImageNet's sizes are known; the study is refused until a folder is named."""
+    config = yaml.safe_load((Path(__file__).parents[2] / "config/studies/paper.yaml").read_text())
+    config["datasets"]["imagenet"]["folder"] = str(tmp_path / "none")
+    with pytest.raises(UserError, match=r"'datasets.imagenet.folder': there is no folder"):
+        study.load(config)
+    config["datasets"]["imagenet"]["folder"] = str(tmp_path)
+    costs = estimate.of(study.load(config))
+    # Three seeds of the control, and of five strategies at the ratios above 1; both weights of ResNet-56.
+    assert {pair: cost.cells for pair, cost in costs.items()} == {
+        ("cifar10", "resnet56"): 2 * 3 * (1 + 5 * 5),
+        ("cifar10", "cifar-vgg"): 3 * (1 + 5 * 5),
+        ("imagenet", "resnet18"): 3 * (1 + 5 * 4),
+    }
+    # Of all MACs, 63 trainings of 20 epochs over nine tenths of ImageNet are nearly all.
+    trained = 63 * 20 * (3 * 0.9 + 0.1) * 1_281_167 * 1_814e6
+    assert costs["imagenet", "resnet18"].macs == pytest.approx(trained, rel=0.01)
 
 
 def test_a_table_for_people():
