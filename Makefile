@@ -6,7 +6,7 @@ STUDY ?=
 CONFIG := $(if $(STUDY),--configfile config/studies/$(STUDY).yaml)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup run test test-fast lint format docs bench docs pins
+.PHONY: help setup run test test-fast lint format docs bench docs audit pins
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -22,6 +22,7 @@ $(VENV)/.complete: requirements.txt
 	@touch $@
 
 run: setup  ## run the default study, or STUDY=name from config/studies/
+	@shrinkflow inspect $(CONFIG)
 	snakemake --cores all $(CONFIG)
 
 test: setup  ## run all tests
@@ -50,6 +51,9 @@ bench: setup  ## time the training engine against a plain PyTorch loop, a snapsh
 docs: setup  ## make the table of keys in config/README.md and the stages in dvc.yaml anew
 	python docs/keys.py
 	shrinkflow stages
+
+audit: setup  ## look the pinned packages up in the database of known vulnerabilities (needs the internet)
+	uv tool run pip-audit --requirement requirements.txt --no-deps --disable-pip
 
 pins: setup  ## make requirements.txt anew from the ranges in pyproject.toml
 	uv pip compile pyproject.toml --all-extras --group dev --universal --fork-strategy fewest --python-version 3.11 \

@@ -79,6 +79,7 @@ def parser() -> argparse.ArgumentParser:
     command(_partial, "make tables, figures and report of the cells that are there, when others are not")
     listed = command(_strategies, "list every strategy: score, way, cost, parameters, source")
     listed.add_argument("--json", action="store_true", help="print JSON")
+    command(_inspect, "tell what a study names that would be run, fetched or read, and do none of it")
     command(_estimate, "estimate what a study costs before it runs")
     stages = command(_stages, "write the stages of a study, as DVC runs them, to its dvc.yaml")
     stages.add_argument("--check", action="store_true", help="only check that they are current")
@@ -223,6 +224,12 @@ def _strategies(args: argparse.Namespace) -> None:
         print(json.dumps(found, indent=2))
     else:
         print("\n\n".join([USUAL, *map(strategies.text, found)]))
+
+
+def _inspect(args: argparse.Namespace) -> None:
+    from shrinkflow import inspection
+
+    print("\n".join(inspection.lines(_study(args))))
 
 
 def _estimate(args: argparse.Namespace) -> None:

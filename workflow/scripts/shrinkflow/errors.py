@@ -9,13 +9,17 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 # Of the operating system's errors, these are the user's to mend; the rest are ours and keep a traceback.
 _USERS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
 }
+
+
+# Characters of a key or value that messages show.
+_LONGEST = 60
 
 
 class UserError(Exception):
@@ -27,6 +31,22 @@ def nearest(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(names)}"
+
+
+def key_text(key: Any) -> str:
+    """Return a key as messages name it: as YAML writes it, in one line, and not endless."""
+    if key is None or isinstance(key, bool):
+        return {None: "null", True: "true", False: "false"}[key]
+    return _short("".join(c if c.isprintable() else repr(c)[1:-1] for c in str(key)))
+
+
+def value_text(value: Any) -> str:
+    """Return a value as messages show it: text in quotes, in one line, and not endless."""
+    return "nothing" if value is None else _short(repr(value))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
 def warn_collapsed(layers: Iterable[str], ratio: float) -> None:

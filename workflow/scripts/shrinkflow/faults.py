@@ -24,6 +24,8 @@ MIRROR = "SHRINKFLOW_MIRROR"
 WEIGHT_FILES = (".safetensors", ".th", ".pt", ".pth")
 # Epochs of a pretraining that are kept for rewinding, unless the study says which.
 KEPT = (0,)
+# Names of raw files become part of Snakemake's patterns, and get endings like `.record.json`.
+_PATTERN, _LONGEST = set("{}"), 200
 # The survey asks for both in every comparison (recommendation 10).
 BASELINES = ("random", "magnitude")
 
@@ -36,6 +38,7 @@ def of(values: Mapping[str, Any]) -> Iterator[str]:
         yield from _model_faults(name, entry)
     for name, entry in values["weights"].items():
         yield from _weights_faults(name, entry, values["recipes"])
+    yield from _clashes(values)
     for name, entry in values["recipes"].items():
         yield from _recipe_faults(f"recipes.{name}", entry)
     if values["finetune"] not in values["recipes"]:
@@ -73,7 +76,7 @@ def _dataset_faults(name: str, entry: Mapping[str, Any]) -> Iterator[str]:
         places = " or ".join(f"'{place}'" for place in known.own)
         yield f"'{where}' needs {'either ' if len(known.own) > 1 else ''}{places}"
         return
-    if "folder" in given and not Path(entry["folder"]).is_dir():
+    if "folder" in given and not os.path.isdir(entry["folder"]):
         yield f"'{where}.folder': there is no folder '{entry['folder']}'"
     elif "archive" in given:
         if not entry["archive"].lower().endswith((".tar", ".tar.gz", ".tgz", ".zip")):
@@ -172,13 +175,38 @@ def _file_faults(where: str, key: str, entry: Mapping[str, Any], raw: str) -> It
     name = entry[key]
     if "sha256" not in entry:
         yield f"the key 'sha256' is missing in '{where}': it says which bytes '{name}' must have"
-    if "url" in entry or find_file(name) or (Path(raw) / Path(name).name).is_file():
+    base = Path(name).name
+    if not base or base.startswith((".", "-")) or set(base) & _PATTERN or len(os.fsencode(base)) > _LONGEST:
+        yield (
+            f"'{where}.{key}': a file cannot be called '{base}' here; rename it: up to {_LONGEST} bytes, no "
+            "braces, no '.' or '-' at the start"
+        )
+        return
+    if "url" in entry or find_file(name) or os.path.isfile(os.path.join(raw, base)):
         return
     hint = f" ({entry['obtain']})" if "obtain" in entry else ""
     yield (
         f"'{where}.{key}': the file '{name}' was not found; give its path, set {MIRROR} to the folder "
         f"that holds it, or give its 'url'{hint}"
     )
+
+
+def _clashes(values: Mapping[str, Any]) -> Iterator[str]:
+    """Yield which files of the user's would be kept in one place, `data/raw/FOLDER/FILE`, but differ."""
+    found = {
+        ("weights", file.name): (TORCHVISION, file.checksum)
+        for file in map(PUBLISHED.__getitem__, PUBLISHED.names())
+    }
+    for source in SOURCES.names():
+        found |= {(source, raw.name): (source, raw.checksum) for raw in SOURCES[source].raw}
+    named = [(f"datasets.{name}", "archive", name, entry) for name, entry in values["datasets"].items()]
+    named += [(f"weights.{name}", "file", "weights", entry) for name, entry in values["weights"].items()]
+    for where, key, folder, entry in named:
+        if key in entry and "sha256" in entry:
+            name, checksum = Path(entry[key]).name, f"sha256:{entry['sha256']}"
+            other, theirs = found.setdefault((folder, name), (where, checksum))
+            if checksum != theirs:
+                yield f"'{where}.{key}': another file is called '{name}' too, that of '{other}'; rename one"
 
 
 def _recipe_faults(where: str, entry: Mapping[str, Any]) -> Iterator[str]:
@@ -519,4 +547,5 @@ def find_file(name: str) -> Path | None:
     places = [Path(name)]
     if mirror:
         places += [Path(mirror) / name, Path(mirror) / "weights" / name]
-    return next((place for place in places if place.is_file()), None)
+    # Not `is_file`, which raises where a name is too long.
+    return next((place for place in places if os.path.isfile(place)), None)

@@ -19,6 +19,10 @@ from shrinkflow.errors import UserError, nearest
 # What a scoring function is called with, before its own parameters.
 ARGUMENTS = ("model", "data", "generator")
 
+# Checkpoints name the file that builds their model. One from elsewhere brings nothing along that is run: what
+# comes with results, from an archive or a remote lies in these.
+_FETCHED = ("data", "results", ".dvc", ".snakemake")
+
 
 def parameters(file: str, function: str, wanted: tuple[str, ...] = ARGUMENTS) -> dict[str, Any]:
     """Return {parameter: default} of a function in a file, without running any of it.
@@ -27,16 +31,18 @@ def parameters(file: str, function: str, wanted: tuple[str, ...] = ARGUMENTS) ->
         UserError: no such file or function in the project, no valid Python, or another signature than
             (model, data, generator, *, name=default, ...), the arguments `wanted` before the star.
     """
-    path = Path(file)
-    if not path.is_file():
+    if not os.path.isfile(file):
         raise UserError(f"there is no file '{file}'")
     # Provenance follows code by its place in the project.
-    if os.path.relpath(path).startswith(os.pardir):
+    top = Path(os.path.relpath(file)).parts[0]
+    if top == os.pardir:
         raise UserError(f"'{file}' lies outside the project; copy it into the project's folder")
+    if top in _FETCHED:
+        raise UserError(f"'{file}' lies in '{top}', where nothing is run; copy it into a folder of your own")
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"), filename=file)
-    except (SyntaxError, UnicodeDecodeError, ValueError) as error:
-        raise UserError(f"'{file}' is not valid Python: {error}") from None
+        tree = ast.parse(Path(file).read_text(encoding="utf-8"), filename=file)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise UserError(f"'{file}' is not valid Python: {' '.join(str(error).split())}") from None
     found = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
     if function not in found:
         raise UserError(f"'{file}' has no function '{function}'{nearest(function, found)}")
@@ -48,7 +54,7 @@ def parameters(file: str, function: str, wanted: tuple[str, ...] = ARGUMENTS) ->
     for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
         try:
             defaults[argument.arg] = ast.literal_eval(default) if default else None
-        except ValueError:
+        except (ValueError, TypeError, RecursionError, MemoryError):
             defaults[argument.arg] = None
         if not isinstance(defaults[argument.arg], bool | int | float | str):
             raise UserError(

@@ -9,9 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from shrinkflow import faults, recipe, strategies, validation
+from shrinkflow import documents, faults, recipe, strategies, validation
 from shrinkflow.data import SOURCES, streamed
 from shrinkflow.data.dataset import RawFile, usual_resize
 from shrinkflow.data.splits import PARTS
@@ -260,36 +258,32 @@ def load(config: Mapping[str, Any], sources: Sequence[str | Path] = ()) -> Study
 
     Args:
         config: what the YAML says, merged with the command line.
-        sources: the YAML files it came from; they name it in messages and are checked for doubled keys.
+        sources: the YAML files it came from; they name it in messages and are checked for odd keys.
 
     Raises:
         UserError: one line per fault: the file, the key, what is wrong and what would be right.
     """
     where = ", ".join(os.path.relpath(source) for source in sources) or "the study"
-    try:
-        found = [
-            f"the key '{key}' is given twice; remove one"
-            for source in sources
-            for key in validation.doubled_keys(Path(source))
-        ]
+    with documents.named(where):
+        for source in sources:
+            documents.refuse_odd_keys(Path(source))
         values = validation.complete(config)
         for name in sorted({pair["dataset"] for pair in values["pairs"]}):
             values["datasets"].setdefault(name, validation.fill({}, "datasets"))
-        found += list(faults.of(values))
+        found = dict.fromkeys(faults.of(values))
         if found:
-            raise UserError("\n".join(dict.fromkeys(found)))
+            raise UserError("\n".join(found))
         return _build(values)
-    except UserError as error:
-        raise UserError("\nerror: ".join(f"{where}: {line}" for line in str(error).split("\n"))) from None
 
 
 def read(path: str | Path) -> Study:
     """Read and check a study's YAML file.
 
-    Raises `UserError` as `load` does, and for a file that is not there or no YAML.
+    Raises `UserError` as `load` does, and for a file that is no YAML.
     """
-    validation.doubled_keys(Path(path))
-    return load(yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}, [path])
+    with documents.named(os.path.relpath(path)):
+        config = documents.read(Path(path))
+    return load({} if config is None else config, [path])
 
 
 def ratio_text(ratio: float) -> str:

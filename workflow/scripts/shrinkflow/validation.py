@@ -12,7 +12,8 @@ from typing import Any
 import jsonschema
 import yaml
 
-from shrinkflow.errors import UserError, nearest
+from shrinkflow import documents
+from shrinkflow.errors import UserError, key_text, nearest, value_text
 
 SCHEMA = Path(__file__).resolve().parents[2] / "schemas" / "study.schema.yaml"
 
@@ -38,9 +39,12 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: where it does not follow the schema; one line per fault.
     """
-    study = _plain(config)
+    if not isinstance(config, Mapping):
+        raise UserError(f"a study is a mapping of keys like 'study' and 'pairs', not {value_text(config)}")
+    study = documents.plain(config)
     errors = sorted(_validator().iter_errors(study), key=lambda error: str(error.absolute_path))
-    faults = list(dict.fromkeys(_sentence(error) for error in errors))
+    faults = list(dict.fromkeys(sentence for error in errors for sentence in _sentences(error)))
+    faults = faults or list(documents.hidden(study))
     if faults:
         raise UserError("\n".join(faults))
     _fill(study, schema())
@@ -51,29 +55,6 @@ def fill(entry: dict[str, Any], collection: str) -> dict[str, Any]:
     """Return a new entry of a collection of named entries (`datasets`), completed by the defaults."""
     _fill(entry, schema()["properties"][collection]["additionalProperties"])
     return entry
-
-
-def doubled_keys(path: Path) -> list[str]:
-    """Return the keys a YAML file gives twice: YAML readers silently keep the last one."""
-    try:
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    return list(_doubled(root, "")) if root is not None else []
-
-
-def _doubled(node: yaml.Node, where: str) -> Iterator[str]:
-    if isinstance(node, yaml.SequenceNode):
-        for index, child in enumerate(node.value):
-            yield from _doubled(child, f"{where}[{index}]")
-    elif isinstance(node, yaml.MappingNode):
-        seen = set()
-        for key, child in node.value:
-            path = f"{where}.{key.value}".lstrip(".")
-            if key.value in seen:
-                yield path
-            seen.add(key.value)
-            yield from _doubled(child, path)
 
 
 @cache
@@ -88,15 +69,6 @@ def _validator() -> Any:
     base = jsonschema.Draft202012Validator
     checker = base.TYPE_CHECKER.redefine_many({"integer": is_integer, "number": is_number})
     return jsonschema.validators.extend(base, type_checker=checker)(schema())
-
-
-def _plain(value: Any) -> Any:
-    """Copy into plain dicts and lists, whatever the reader of the YAML made them."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
 
 
 def _resolve(node: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -120,26 +92,26 @@ def _fill(value: Any, node: Mapping[str, Any]) -> None:
             _fill(item, node.get("items", {}))
 
 
-def _path(error: Any) -> str:
-    path = ""
-    for part in error.absolute_path:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return path.lstrip(".")
-
-
-def _sentence(error: Any) -> str:
-    """Turn a fault found by jsonschema into one sentence."""
-    path, value, rule, limit = _path(error), error.instance, error.validator, error.validator_value
+def _sentences(error: Any) -> Iterator[str]:
+    """Turn what jsonschema found into sentences, one for each key that is unknown or missing."""
+    value, rule, limit = error.instance, error.validator, error.validator_value
+    path = documents.dotted(error.absolute_path)
     inside = f" in '{path}'" if path else ""
-    if error.parent is not None or "propertyNames" in error.absolute_schema_path:
-        return f"'{value}'{inside} cannot be a name: {_NAME_RULE}"
     if rule == "additionalProperties":
         known = error.schema["properties"]
-        unknown = next(key for key in value if key not in known)
-        return f"unknown key '{unknown}'{inside}{nearest(str(unknown), known)}"
-    if rule == "required":
-        missing = next(key for key in limit if key not in value)
-        return f"the key '{missing}' is missing{inside}"
+        for key in (key for key in value if key not in known):
+            yield f"unknown key '{key_text(key)}'{inside}{nearest(key_text(key), known)}"
+    elif rule == "required":
+        for key in (key for key in limit if key not in value):
+            yield f"the key '{key}' is missing{inside}"
+    else:
+        yield _sentence(error, path)
+
+
+def _sentence(error: Any, path: str) -> str:
+    value, rule, limit = error.instance, error.validator, error.validator_value
+    if error.parent is not None or "propertyNames" in error.absolute_schema_path:
+        return f"'{key_text(value)}' in '{path}' cannot be a name: {_NAME_RULE}"
     if rule == "type":
         kinds = " or ".join(_TYPES[kind] for kind in ([limit] if isinstance(limit, str) else limit))
         return f"'{path}' must be {kinds}, not {_shown(value)}"
@@ -151,13 +123,18 @@ def _sentence(error: Any) -> str:
     if rule in ("minItems", "maxItems", "minProperties"):
         bound = "at most" if rule == "maxItems" else "at least"
         return f"'{path}' needs {bound} {limit} entr{'y' if limit == 1 else 'ies'}, it has {len(value)}"
+    if rule == "minLength":
+        return f"'{path}' is empty; fill it in, or remove the key"
     if rule in _BOUNDS:
         return f"'{path}' must be {_BOUNDS[rule]} {limit}, not {_shown(value)}"
-    if rule in ("pattern", "maxLength") and error.schema.get("maxLength") == 64:
+    if rule == "maxLength" and limit != _NAME_LENGTH:
+        return f"'{path}' has {len(value)} characters; {limit} are the most"
+    if rule in ("pattern", "maxLength") and error.schema.get("maxLength") == _NAME_LENGTH:
         return f"'{path}' cannot be {_shown(value)}: {_NAME_RULE}"
     return f"'{path}' cannot be {_shown(value)}: {error.schema.get('description', error.message)}"
 
 
+_NAME_LENGTH = 64
 _NAME_RULE = (
     "a name has up to 64 letters, digits, '.', '_' and '-', starts with a letter or digit, and is "
     "quoted where YAML would read a number or a truth value"
@@ -167,7 +144,6 @@ _BOUNDS = {
     "maximum": "at most",
     "exclusiveMinimum": "above",
     "exclusiveMaximum": "below",
-    "minLength": "longer than",
 }
 
 
@@ -176,7 +152,6 @@ def _shown(value: Any) -> str:
         try:
             float(value)
         except ValueError:
-            return repr(value)
-        return f"the text {value!r} (YAML reads a number only with a dot: 1.0e-3)"
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+            return value_text(value)
+        return f"the text {value_text(value)} (YAML reads a number only with a dot: 1.0e-3)"
+    return value_text(value)

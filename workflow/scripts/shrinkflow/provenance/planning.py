@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import io
 import json
+import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,9 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from shrinkflow import files, records
+from shrinkflow import documents, files, records
 from shrinkflow.data import streamed
 from shrinkflow.data.members import folder_digest, listing_digest
 from shrinkflow.errors import UserError
@@ -126,8 +125,8 @@ def configuration(study: str) -> str:
         *sorted(Path("config/studies").glob("*.yaml")),
         *sorted(Path().glob("*.yaml")),
     ]:
-        with contextlib.suppress(OSError, yaml.YAMLError):
-            document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with contextlib.suppress(OSError, UserError):
+            document = documents.read(path)
             if isinstance(document, dict) and document.get("study") == study:
                 return path.as_posix()
     raise UserError(f"no file in config/ is of the study '{study}'; name it with --configfile")
@@ -138,19 +137,23 @@ def sources(configfile: str) -> str:
     paths = sorted({path for pattern in _SOURCES for path in Path().glob(pattern)} | {Path(configfile)})
     listing = [f"{path.as_posix()} {files.digest(path)}" for path in paths if path.is_file()]
     document = None
-    with contextlib.suppress(OSError, yaml.YAMLError):
-        document = yaml.safe_load(Path(configfile).read_text(encoding="utf-8"))
+    with contextlib.suppress(OSError, UserError):
+        document = documents.read(Path(configfile))
+    # Whatever it is, if it is no study: that is told where the study is read.
     document = document if isinstance(document, dict) else {}
-    models = document.get("models")
-    named = [*(document.get("strategies") or ()), *(models.values() if isinstance(models, dict) else ())]
+    models, listed = document.get("models"), document.get("strategies")
+    named = [
+        *(listed if isinstance(listed, list) else ()),
+        *(models.values() if isinstance(models, dict) else ()),
+    ]
     for entry in named:
         own = entry.get("file") if isinstance(entry, dict) else None
-        if isinstance(own, str) and Path(own).is_file():
+        if isinstance(own, str) and os.path.isfile(own):
             listing.append(f"{own} {files.digest(own)}")
     datasets = document.get("datasets")
     for name, entry in datasets.items() if isinstance(datasets, dict) else ():
         folder = entry.get("folder") if isinstance(entry, dict) else None
-        if isinstance(folder, str) and Path(folder).is_dir():
+        if isinstance(folder, str) and os.path.isdir(folder):
             # A source that there is not is refused where the study is read.
             with contextlib.suppress(UserError):
                 digest = listing_digest if streamed(name, entry) else folder_digest
@@ -167,6 +170,8 @@ def _workflow(configfile: str) -> Iterator[Any]:
 
     if not Path(configfile).is_file():
         raise UserError(f"there is no study {configfile}")
+    with documents.named(configfile):
+        documents.refuse_odd_keys(Path(configfile))  # before Snakemake reads the file, which may run it
     said = io.StringIO()
     try:
         with (

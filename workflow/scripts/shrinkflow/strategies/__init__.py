@@ -10,13 +10,14 @@ Parameters that say how many pictures are drawn are named as in `DRAWN`.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from shrinkflow import own, way
-from shrinkflow.errors import UserError, nearest
+from shrinkflow.errors import UserError, nearest, value_text
 from shrinkflow.registry import Registry
 from shrinkflow.way import Way
 
@@ -76,6 +77,9 @@ class Strategy:
     way: Way
     file: str | None = None
 
+
+# Bounds of the whole numbers among parameters of scores.
+_AUGMENTATION, _MOST = ("crop",), 1_000_000
 
 # `random+mask2`: the masks that `random` chose with seed 2. No name of a study has a plus sign.
 CROSSED = "+mask"
@@ -184,9 +188,18 @@ def combine(name: str, score_name: str, parameters: Mapping[str, Any], keys: Map
             f"score '{score_name}' moves the weights that stay, once, before finetuning; "
             "remove 'schedule', 'retraining' or 'granularity'"
         )
-    return Strategy(
-        name, score_name, complete(f"score '{score_name}'", entry.parameters(), parameters), chosen
-    )
+    title = f"score '{score_name}'"
+    values = complete(title, entry.parameters(), parameters)
+    for key, value in values.items():
+        # How many of something, or a factor; only an augmentation can be left away.
+        least = 0 if key in _AUGMENTATION else 1
+        if type(value) is int and not least <= value <= _MOST:
+            raise UserError(
+                f"parameter '{key}' of {title} must be from {least} to {_MOST}, not {value_text(value)}"
+            )
+        if type(value) is float and value <= 0:
+            raise UserError(f"parameter '{key}' of {title} must be above 0, not {value}")
+    return Strategy(name, score_name, values, chosen)
 
 
 def complete(what: str, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,7 +210,11 @@ def complete(what: str, defaults: Mapping[str, Any], given: Mapping[str, Any]) -
             raise UserError(f"{what} has no parameter '{key}'{known}")
         wanted = type(defaults[key])
         if type(value) is not wanted and not (wanted is float and type(value) is int):
-            raise UserError(f"parameter '{key}' of {what} must be of type {wanted.__name__}, not {value!r}")
+            raise UserError(
+                f"parameter '{key}' of {what} must be of type {wanted.__name__}, not {value_text(value)}"
+            )
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"parameter '{key}' of {what} must be a finite number, not {value}")
     return {**defaults, **given}
 
 
