@@ -53,7 +53,7 @@ docs: setup  ## make the table of keys in config/README.md and the stages in dvc
 	shrinkflow stages
 
 audit: setup  ## look the pinned packages up in the database of known vulnerabilities (needs the internet)
-	uv tool run pip-audit --requirement requirements.txt --no-deps --disable-pip
+	uv tool run pip-audit --requirement requirements.txt --no-deps --disable-pip --strict
 
 pins: setup  ## make requirements.txt anew from the ranges in pyproject.toml
 	uv pip compile pyproject.toml --all-extras --group dev --universal --fork-strategy fewest --python-version 3.11 \

@@ -7,6 +7,10 @@ import shlex
 import sys
 from pathlib import Path
 
+# Snakemake takes braces in any path for wildcards.
+if set("{}") & set(workflow.basedir):
+    sys.exit(f"error: the project's folder is {workflow.basedir}; rename what has braces in its name")
+
 SCRIPTS = str(Path(workflow.basedir) / "workflow" / "scripts")
 sys.path.insert(0, SCRIPTS)
 
@@ -214,7 +218,11 @@ def pictures(wildcards):
     """
     dataset = STUDY.datasets[wildcards.dataset]
     digest = listing_digest if dataset.streamed else folder_digest
-    return f"--content {digest(dataset.folder)}" if dataset.folder else ""
+    try:
+        return f"--content {digest(dataset.folder)}" if dataset.folder else ""
+    except UserError as error:
+        # Anything but leaving, Snakemake would tell with a traceback.
+        sys.exit(f"error: {error}")
 
 
 def prepare_code(wildcards):

@@ -47,7 +47,8 @@ rule report:
     params:
         program=program("report.py"),
         code=code("report.py"),
-        study=shlex.quote(json.dumps(outline.of(STUDY))),
+        # By a function, because Snakemake takes braces in a text for wildcards.
+        study=lambda wildcards: shlex.quote(json.dumps(outline.of(STUDY))),
         content=captions.content(STUDY.figures()),
     shell:
         "python {params.program:q} --study {params.study} --content {params.content}"

@@ -30,6 +30,8 @@ _NESTS = ("state_dict", "model")
 _PARALLEL = "module."
 _COUNTER = "num_batches_tracked"
 _LISTED = 3
+# Sides and classes beyond those a study can have are none of ours.
+_LARGEST = 100_000
 
 
 def metadata(
@@ -106,8 +108,8 @@ def load(path: str | os.PathLike[str], epoch: int | None = None) -> tuple[nn.Mod
             "model": str(name),
             "shape": [int(channels), int(height), int(width)],
             "classes": int(classes),
-            "normalisation": {"mean": [*_], "std": [*_]},
-        }:
+            "normalisation": {"mean": [*mean], "std": [*std]},
+        } if max(channels, height, width, classes) <= _LARGEST and _numbers(*mean, *std):
             model = build(name, (channels, height, width), classes, seed=None)
         case _:
             raise UserError(
@@ -153,6 +155,10 @@ def read_foreign(path: str | os.PathLike[str], name: str, shape: Shape, classes:
         "give other weights, or the model, shape and classes they were made for",
     )
     return model
+
+
+def _numbers(*values: object) -> bool:
+    return all(isinstance(value, int | float) and math.isfinite(value) for value in values)
 
 
 def _read_safetensors(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:

@@ -81,10 +81,13 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], d
     try:
         with safetensors.safe_open(path, framework="np") as stream:
             metadata = json.loads((stream.metadata() or {}).get(_METADATA, "{}"))
+            if not isinstance(metadata, dict):
+                raise ValueError("its metadata are no mapping")
             return {name: stream.get_tensor(name) for name in stream.keys()}, metadata
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
-    except (safetensors.SafetensorError, ValueError) as error:
+    # Numbers of a kind that numpy does not know are a TypeError or an AttributeError.
+    except (safetensors.SafetensorError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{path} is not a whole safetensors file ({error}); delete it and run again"
         ) from None

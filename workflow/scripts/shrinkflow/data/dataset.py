@@ -189,7 +189,7 @@ def read(path: str | os.PathLike[str], folder: str | os.PathLike[str] | None = N
                 resize=metadata["resize"],
                 folder=Path(folder) if folder else None,
             )
-        return Dataset(
+        found = Dataset(
             name=metadata["name"],
             classes=tuple(metadata["classes"]),
             mean=tuple(metadata["normalisation"]["mean"]),
@@ -197,7 +197,30 @@ def read(path: str | os.PathLike[str], folder: str | os.PathLike[str] | None = N
             files=listed,
             **{name: tensors[name] for name in _TENSORS},
         )
-    except KeyError as error:
-        raise UserError(
-            f"{path} is no processed data set (it lacks {error}); make one with prepare.py"
-        ) from None
+    except (KeyError, TypeError) as error:
+        lack = f"it lacks {error}" if isinstance(error, KeyError) else "its metadata are of another kind"
+        raise UserError(f"{path} is no processed data set ({lack}); make one with prepare.py") from None
+    fault = _fault(found)
+    if fault:
+        raise UserError(f"{path} is no processed data set ({fault}); delete it and make it again")
+    return found
+
+
+def _fault(dataset: Dataset) -> str | None:
+    """Return what contradicts the promises of `Dataset` in what was read, if anything does."""
+    images, labels = dataset.images, dataset.labels
+    if images.ndim != 4 or images.dtype != np.uint8 or labels.ndim != 1 or labels.dtype != np.int64:
+        return "its pictures or labels are of another kind"
+    if dataset.files is None and len(images) != len(labels):
+        return f"it has {len(images)} pictures and {len(labels)} labels"
+    if len(labels) and not 0 <= labels.min() <= labels.max() < len(dataset.classes):
+        return f"it has labels from {labels.min()} to {labels.max()}, and {len(dataset.classes)} classes"
+    channels = images.shape[1]
+    if len(dataset.mean) != channels or len(dataset.std) != channels:
+        return f"it has {channels} channels, and a normalisation of another number"
+    parts = (dataset.train, dataset.validation, dataset.test)
+    if any(part.ndim != 1 or part.dtype != np.int64 for part in parts):
+        return "its parts are of another kind"
+    if not np.array_equal(np.sort(np.concatenate(parts)), np.arange(len(labels))):
+        return "its parts are not all pictures, each once"
+    return None
