@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy as copying
+import hashlib
 import re
+import zipfile
 
 import pytest
 import yaml
@@ -88,6 +90,85 @@ def test_a_diverging_cell_fails_with_its_name_and_the_others_go_on(tmp_path):
     assert not list(tmp_path.rglob(".part.*"))
     # What was good is still there.
     assert len(list(tmp_path.glob("results/tiny/cells/**/mask.safetensors"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"study": "$(touch pwned)"}, "'study' cannot be '$(touch pwned)'"),
+        ({"seeds": [10**40, float("nan")]}, "'seeds[1]' must be an integer, not nan"),
+        ({"weights": {"{x}": {"recipe": "long", "seed": 1}}}, "'{x}' in 'weights' cannot be a name"),
+        ({"description": "a\u202eb"}, "'description' has a character that is not seen (U+202E)"),
+        ({"k": [[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]]}, "the key 'k' holds more than a study can have"),
+        ({"__use_yte__": False}, "the key '__use_yte__' makes Snakemake run Python in this file"),
+    ],
+)
+def test_hostile_studies_are_told_by_snakemake_and_nothing_is_made(tmp_path, change, message):
+    project = Project(tmp_path, copying.deepcopy(TINY) | change)
+    before = sorted(tmp_path.iterdir())
+    assert f"error: study.yaml: {message}" in refused(project, "--dry-run")
+    assert set(tmp_path.iterdir()) - set(before) <= {tmp_path / ".snakemake"}
+
+
+def test_a_folder_that_cannot_be_read_is_told_without_a_traceback(tmp_path):
+    study = copying.deepcopy(TINY)
+    study["datasets"] = {
+        "pets": {"source": "imagefolder", "folder": "pets", "shape": [1, 8, 8], "classes": 2}
+    }
+    study["pairs"][0]["dataset"] = "pets"
+    project = Project(tmp_path, study)
+    (tmp_path / "pets/cat").mkdir(parents=True)
+    (tmp_path / "pets/cat/1.png").symlink_to("nowhere")
+    text = refused(project, "datasets")
+    assert "error: pets/cat/1.png is no regular file (or a dangling link); remove it" in text
+
+
+# What a shell, a pattern or a format string could take for something else.
+ODD = 'a b\'c $(touch pwned) `touch pwned` "d";&|é#*~%s[1]?'
+
+
+def test_odd_names_of_folders_and_files_reach_no_shell(tmp_path):
+    """The project, an archive, a strategy and the description, through real jobs."""
+    study = copying.deepcopy(TINY)
+    archive, code = f"{ODD}/{ODD}.zip", f"{ODD}/{ODD}.py"
+    project = Project(tmp_path / ODD, study)
+    (project.folder / ODD).mkdir()
+    with zipfile.ZipFile(project.folder / archive, "w") as packed:
+        for index in range(80):
+            picture = tmp_path / "picture.png"
+            write_png(picture, 3 * index)
+            packed.write(picture, f"{ODD}{index % 2}/{ODD}{index}.png")
+    (project.folder / code).write_text(
+        "from shrinkflow.prunable import prunable\n\n\n"
+        "def square(model, data, generator, *, text: str = ''):\n"
+        "    return {name: weight.detach() ** 2 for name, weight in prunable(model).items()}\n"
+    )
+    digest = hashlib.sha256((project.folder / archive).read_bytes()).hexdigest()
+    study["description"] = f"{ODD} {{wildcards.x}} {{x}}\n{ODD}"
+    study["datasets"] = {
+        "pets": {
+            "source": "imagefolder",
+            "archive": archive,
+            "sha256": digest,
+            "obtain": ODD,
+            "shape": [1, 8, 8],
+            "classes": 2,
+        }
+    }
+    study["pairs"] = [{"dataset": "pets", "model": "digitsnet", "weights": ["B"]}]
+    study["strategies"].append(
+        {"name": "mine", "file": code, "function": "square", "parameters": {"text": ODD}}
+    )
+    project.configure(study)
+    project.run("--dry-run", "--cores", "2")
+    project.run("--cores", "2", "results/tiny/cells/pets/digitsnet/B/mine/ratio4/seed1/mask.safetensors")
+    assert project.stale("datasets") == []
+    assert [path for path in tmp_path.rglob("*pwned") if path.name == "pwned"] == []
+
+
+def test_a_folder_with_braces_is_refused(tmp_path):
+    text = refused(Project(tmp_path / "a {b}"), "--dry-run")
+    assert "rename what has braces in its name" in text
 
 
 def test_a_folder_of_pictures_with_a_broken_one(tmp_path):
