@@ -538,6 +538,9 @@ def test_shipped_studies_are_valid(path, monkeypatch, tmp_path):
     for name in ("cifar10-images.tar.gz", "resnet20-12fca82f.th"):
         (tmp_path / name).touch()
     monkeypatch.setenv(faults.MIRROR, str(tmp_path))
+    # Nor need ImageNet, which nobody may hand on.
+    (tmp_path / "data/imagenet").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
     found = study.load(yaml.safe_load(path.read_text(encoding="utf-8")), [path])
     assert found.name == (path.stem if path.parent.name == "studies" else "demo")
     assert len(found.cells()) > 10
