@@ -306,7 +306,7 @@ class TestOtherTables:
             "seed": "1", "kernel": "dense", "threads": "1", "latency_ms": "3.14159", "latency_ms_iqr": "0.1",
             "latency_speedup": "1.019", "batch_size": "64", "throughput": "500", "throughput_speedup": "0.98",
             "peak_memory_mb": "", "bytes_dense": "1078888", "bytes_bitmask": "5", "bytes_csr": "6",
-            "bytes_compressed": "7", "compression": "2", "speedup": "1.9", "top1": "0.5", "device": "cpu",
+            "bytes_compressed": "7", "compression": "2", "speedup": "1.9", "top1": "0.5", "device": "cpu", "quiet": "no", "clock": "cpu",
         }  # fmt: skip
         with open(tmp_path / "costs.csv", "w", newline="") as stream:
             writer = csv.DictWriter(stream, values)
@@ -317,6 +317,7 @@ class TestOtherTables:
         assert row[1:5] == ["resnet20 on cifar10, weights A", "2", "1", "dense"]
         assert row[5:] == ["50.00", "1.90", "1.02", "0.98", "3.14", "0.10", "", "1,078,888", "5", "6", "7"]
         assert 'href="costs.csv"' in text
+        assert "Something else was running while 1 of these 1 rows" in text
 
     def test_missing_cells_stand_at_the_top_and_by_themselves(self, write, tmp_path):
         files.write_text(

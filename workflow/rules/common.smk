@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 # Snakemake takes braces in any path for wildcards.
@@ -75,6 +76,11 @@ COMPARED = [TABLE.format(name) for name in ("comparisons", "ranking", "variance"
 TABLES = [*(TABLE.format(name) for name in ("results", "summary", "layers")), *COMPARED]
 FIGURES = [f"{RESULTS}/figures/{figure}.{form}" for figure in STUDY.figures() for form in ("svg", "png")]
 REPORT = f"{RESULTS}/report.html"
+# What varies from run to run lies apart: it is in no table, no snapshot and no stage of DVC.
+COST = f"{RESULTS}/costs/{POINT}.json"
+COSTED = STUDY.costed()
+COSTS, COSTS_REPORT = f"{RESULTS}/costs/costs.csv", f"{RESULTS}/costs/report.html"
+COSTS_FIGURE = [f"{RESULTS}/costs/costs.{form}" for form in ("svg", "png")]
 
 
 def names(values):
@@ -342,6 +348,25 @@ def training_recipe(wildcards):
 
 def control(wildcards):
     return STUDY.control(STUDY.strategy(wildcards.strategy)).name
+
+
+def control_checkpoint(wildcards):
+    """The checkpoint of a cell's control: the dense network, of the same seed."""
+    cell = cell_of(wildcards)
+    return path(f"{CELL}/checkpoint.safetensors", replace(cell, strategy=control(wildcards), ratio=1.0))
+
+
+def cost_options(wildcards):
+    granularity = STUDY.strategy(wildcards.strategy).way.granularity
+    words = ["--granularity", "none" if wildcards.strategy == control(wildcards) else granularity]
+    words += ["--threads", STUDY.costs.threads, "--device", STUDY.device]
+    words += ["--batch-size", STUDY.costs.batch_size, "--rounds", STUDY.costs.rounds]
+    return shlex.join(map(str, words))
+
+
+def cost_code(wildcards):
+    filters = STUDY.strategy(wildcards.strategy).way.granularity == way.FILTER
+    return code("cost.py", model_file(wildcards), *([STRUCTURE] if filters else []))
 
 
 def of_way(test):

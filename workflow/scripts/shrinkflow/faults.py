@@ -45,6 +45,7 @@ def of(values: Mapping[str, Any]) -> Iterator[str]:
         hint = nearest(values["finetune"], values["recipes"])
         yield f"'finetune': unknown recipe '{values['finetune']}'{hint}"
     yield from _strategy_faults(values)
+    yield from _cost_faults(values)
     seen = set()
     for index, pair in enumerate(values["pairs"]):
         where = f"pairs[{index}]"
@@ -263,6 +264,24 @@ def _strategy_faults(values: Mapping[str, Any]) -> Iterator[str]:
                 if s.score == baseline and s.way in (Way(), Way(scope="layer"))
             ]
             yield f"'strategies' lacks the baseline every comparison needs: add {' or '.join(names)}"
+
+
+def _cost_faults(values: Mapping[str, Any]) -> Iterator[str]:
+    listed = list(map(name_of, values["strategies"]))
+    for name in values["costs"].get("strategies", ()):
+        if name == CONTROL or name.startswith(f"{CONTROL}-"):
+            yield f"'costs.strategies': '{name}' is a control; controls are always timed, so remove it"
+        elif name not in listed:
+            yield f"'costs.strategies': '{name}' is none of the study's strategies{nearest(name, listed)}"
+    known = {
+        "ratios": {ratio for entry in (values, *values["pairs"]) for ratio in entry.get("ratios", ())},
+        "seeds": set(values["seeds"]),
+    }
+    for key, there in known.items():
+        for value in values["costs"].get(key, ()):
+            if value not in there:
+                listing = ", ".join(f"{one:g}" for one in sorted(there))
+                yield f"'costs.{key}': {value:g} is none of the study's {key}; known: {listing}"
 
 
 def _crossable(strategy: Strategy) -> bool:

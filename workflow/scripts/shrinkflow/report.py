@@ -380,6 +380,8 @@ def costed(rows: Sequence[Row]) -> dict[str, Any] | None:
         "device": ", ".join(sorted({row["device"] for row in rows})),
         "threads": ", ".join(sorted({row["threads"] for row in rows})),
         "batch": ", ".join(sorted({row["batch_size"] for row in rows})),
+        "clock": ", ".join(sorted({row["clock"] for row in rows})),
+        "disturbed": sum(row["quiet"] == "no" for row in rows),
         "lines": [
             {
                 "name": row["strategy"],

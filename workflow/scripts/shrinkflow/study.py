@@ -103,6 +103,18 @@ class Weights:
 
 
 @dataclass(frozen=True)
+class Costs:
+    """Which cells are timed when that is asked for, and how: see `shrinkflow.timing`."""
+
+    strategies: tuple[str, ...]
+    ratios: tuple[float, ...] | None
+    seeds: tuple[int, ...]
+    threads: int
+    batch_size: int
+    rounds: int
+
+
+@dataclass(frozen=True)
 class Study:
     """A checked study. `models`: those of the user's own by name, as `models.build` calls them."""
 
@@ -121,6 +133,7 @@ class Study:
     jobs_per_gpu: int
     best_test_epoch: bool
     cross_masks: tuple[str, ...]
+    costs: Costs
 
     def cells(self) -> list[Cell]:
         """Return every cell, the dense controls first within their pair and weights, crossed masks last."""
@@ -132,6 +145,17 @@ class Study:
             for name, seeds in self._crossed(strategy.name)
             for ratio in self._ratios(strategy, pair)
             for seed in seeds
+        ]
+
+    def costed(self) -> list[Cell]:
+        """Return the cells that are timed where that is asked for, and the controls of all of them."""
+        found = [cell for cell in self.cells() if cell.seed in self.costs.seeds and self._is_costed(cell)]
+        controls = {(*self._network(cell), self.control(self.strategy(cell.strategy)).name) for cell in found}
+        return [
+            cell
+            for cell in self.cells()
+            if cell in found
+            or (cell.seed in self.costs.seeds and (*self._network(cell), cell.strategy) in controls)
         ]
 
     def jobs(self) -> list[Cell]:
@@ -230,6 +254,16 @@ class Study:
         like = self.strategy(cell.strategy).way.like
         return replace(self.chooser(cell), strategy=like) if like else None
 
+    def _is_costed(self, cell: Cell) -> bool:
+        ratios = self.costs.ratios
+        if cell.strategy not in self.costs.strategies:
+            return False
+        return ratios is None or cell.ratio in ratios or bool(self.strategy(cell.strategy).way.pattern)
+
+    @staticmethod
+    def _network(cell: Cell) -> tuple[str, str, str]:
+        return cell.dataset, cell.model, cell.weights
+
     def _crossed(self, name: str) -> list[tuple[str, Sequence[int]]]:
         """Return (name, seeds) of a strategy, and of those that train its masks with the other seeds."""
         crossed = [
@@ -309,6 +343,19 @@ def _build(values: Mapping[str, Any]) -> Study:
         jobs_per_gpu=values["jobs_per_gpu"],
         best_test_epoch=values["best_test_epoch"],
         cross_masks=tuple(values["cross_masks"]),
+        costs=_costs(values),
+    )
+
+
+def _costs(values: Mapping[str, Any]) -> Costs:
+    entry = values["costs"]
+    return Costs(
+        strategies=tuple(entry.get("strategies", map(faults.name_of, values["strategies"]))),
+        ratios=tuple(map(float, entry["ratios"])) if "ratios" in entry else None,
+        seeds=tuple(entry.get("seeds", values["seeds"][:1])),
+        threads=entry.get("threads", values["threads"]),
+        batch_size=entry["batch_size"],
+        rounds=entry["rounds"],
     )
 
 

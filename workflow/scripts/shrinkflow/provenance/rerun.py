@@ -173,8 +173,9 @@ def everything(study: str) -> list[Job]:
     found = [path for folder in folders for path in folder.rglob(f"*{records.SUFFIX}")]
     if not found:
         raise UserError(f"there is nothing of the study '{study}' to verify; run it, or restore its results")
-    # Tables of a part of the study are no part of it.
-    found = [path for path in found if not path.is_relative_to(Path("results", study, "partial"))]
+    # Tables of a part of the study are no part of it, and measured times are never the same again.
+    others = [Path("results", study, name) for name in ("partial", "costs")]
+    found = [path for path in found if not any(map(path.is_relative_to, others))]
     paths = [path.as_posix().removesuffix(records.SUFFIX) for path in found]
     return _jobs(paths, lambda path: lineage.study_of(path) == study)
 
