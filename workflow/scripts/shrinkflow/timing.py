@@ -6,7 +6,7 @@ round in reverse, so that a machine that slows down slows all of them. One sampl
 passes as make `SHORTEST` seconds. What is told is medians over the rounds, and of speedups the median of the
 ratios within rounds.
 
-With one thread on the CPU the clock is the CPU time of the process, which is the latency on a core of its own:
+With one thread on the CPU the clock is the CPU time of the process, the latency on a core of its own:
 what other processes took from it is left out, though not what they did to caches and memory. With several
 threads, or on a GPU, it is the time on the wall.
 """
