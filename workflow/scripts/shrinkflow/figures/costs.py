@@ -76,11 +76,10 @@ def _panel(ax: Axes, rows: Sequence[Row], name: str, looks: Mapping[str, style.L
     y = [row[name] for row in rows]
     ax.set_xscale("log", base=2)
     ax.set_yscale("log", base=2)
-    for axis, values in (("x", x), ("y", [*y, 1.0])):
+    for axis, values in (("x", [*x, 1, 2]), ("y", [*y, 0.5, 2])):
         low, high = min(values) / 1.15, max(values) * 1.15
-        exponents = range(math.floor(math.log2(low)), math.ceil(math.log2(high)) + 1)
-        low, high = min(low, 2.0 ** exponents[0] if low < 0.9 else low), max(high, 2.0 ** exponents[-1])
-        ticks = [2.0**e for e in exponents if low <= 2.0**e <= high]
+        exponents = range(math.ceil(math.log2(low)), math.floor(math.log2(high)) + 1)
+        ticks = [2.0**e for e in exponents]
         getattr(ax, f"set_{axis}lim")(low, high)
         getattr(ax, f"set_{axis}ticks")(ticks, [f"{tick:.4g}" for tick in ticks])
         getattr(ax, f"{axis}axis").set_minor_locator(NullLocator())
