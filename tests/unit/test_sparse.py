@@ -40,12 +40,20 @@ def same(dense: nn.Module, pictures: torch.Tensor) -> nn.Module:
     number=st.integers(1, 3),
     bias=st.booleans(),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_any_convolution(groups, inputs, outputs, kernel, stride, padding, dilation, number, bias) -> None:
     channels = groups * inputs, groups * outputs
     layer = nn.Conv2d(*channels, kernel, stride, padding, dilation, groups=groups, bias=bias)
     twin = same(pruned(layer), torch.randn(number, groups * inputs, 7, 9))
     assert isinstance(twin[0], sparse.Convolution)
+
+
+def test_pictures_taken_together_are_computed_as_one_by_one() -> None:
+    """As on a GPU."""
+    layer = sparse.Convolution(pruned(nn.Conv2d(3, 4, 3, padding=1)))
+    pictures = torch.randn(5, 3, 6, 7)
+    with torch.inference_mode():
+        torch.testing.assert_close(layer._product(pictures), layer(pictures), rtol=1e-4, atol=1e-5)
 
 
 def test_depthwise_convolution_stores_its_blocks_alone() -> None:

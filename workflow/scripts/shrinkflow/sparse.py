@@ -80,6 +80,11 @@ class Convolution(nn.Module):
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """Return [n, out, height, width] of [n, in, height, width]."""
+        # On a CPU picture by picture: the columns of one stay in its caches, those of 64 would not.
+        together = len(pictures) if pictures.is_cuda else 1
+        return torch.cat([self._product(part) for part in pictures.split(together)])
+
+    def _product(self, pictures: torch.Tensor) -> torch.Tensor:
         number = len(pictures)
         height, width = (
             (size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
@@ -92,8 +97,7 @@ class Convolution(nn.Module):
         outputs = self.weight @ columns
         if self.bias is not None:
             outputs += self.bias[:, None]
-        outputs = outputs.view(-1, number, height, width)
-        return outputs.transpose(0, 1).contiguous()
+        return outputs.view(-1, number, height, width).transpose(0, 1)
 
     def _unfolded(self, pictures: torch.Tensor) -> torch.Tensor:
         """Return [n, in * kernel, positions]; of a 1 x 1 kernel the pictures themselves."""
