@@ -45,9 +45,11 @@ include: "workflow/rules/costs.smk"
 onstart:
     refuse_without_gpu()
     print(estimate.announcement(STUDY), file=sys.stderr)
+    session.end_jobs_too()
 
 
 onsuccess:
+    session.tidy(Path(RESUME))
     print(*session.closing(Path(RESULTS)), sep="\n")
 
 

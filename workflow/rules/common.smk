@@ -52,6 +52,7 @@ PROGRESS = session.watch(len(CELLS)) if workflow.is_main_process else None
 RESULTS = f"results/{STUDY.name}"
 LOGS = f"{RESULTS}/logs"
 TIMES = f"{RESULTS}/benchmarks"
+RESUME = f"{RESULTS}/resume"
 NETWORK = "{dataset}/{model}/{weights}"
 CURVE = f"{NETWORK}/{{strategy}}"
 POINT = f"{CURVE}/ratio{{ratio}}/seed{{seed}}"
@@ -240,6 +241,13 @@ def streaming(wildcards, output):
     """Where a job reads streamed pictures: no parameter, like all that is derived from the output."""
     dataset = STUDY.datasets[wildcards.dataset]
     return shlex.join(["--folder", dataset.folder]) if dataset.streamed else ""
+
+
+def resuming(pattern):
+    """Where a training keeps its resume point: no output, which Snakemake would delete when a job fails."""
+    return lambda wildcards, output: shlex.join(
+        ["--resume", f"{RESUME}/{pattern.format(**wildcards)}.safetensors"]
+    )
 
 
 def reading(wildcards, module=f"{SCRIPTS}/shrinkflow/streamed.py"):

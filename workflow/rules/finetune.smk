@@ -41,12 +41,13 @@ rule finetune:
         recipe=training_recipe,
         options=finetune_options,
         candidates=keeping,
+        resume=resuming(POINT),
         label=lambda wildcards: shlex.quote(POINT.format(**wildcards)),
     shell:
         "python {params.program:q} --dataset {input.dataset:q} --initial {input.initial:q}"
         " --mask {input.mask:q} --seed {wildcards.seed} {params.options} {params.recipe} {params.computing} {params.folder}"
         " {params.candidates} --checkpoint {output.checkpoint:q} --history {output.history:q}"
-        " --label {params.label} > {log:q} 2>&1"
+        " --label {params.label} {params.resume} > {log:q} 2>&1"
 
 
 rule sparsify:
@@ -83,9 +84,10 @@ rule sparsify:
         recipe=training_recipe,
         options=sparsify_options,
         candidates=keeping,
+        resume=resuming(POINT),
         label=lambda wildcards: shlex.quote(POINT.format(**wildcards)),
     shell:
         "python {params.program:q} --dataset {input.dataset:q} --initial {input.initial:q}"
         " --seed {wildcards.seed} {params.options} {params.recipe} {params.computing} {params.folder}"
         " {params.candidates} --mask {output.mask:q} --checkpoint {output.checkpoint:q} --history {output.history:q}"
-        " --label {params.label} > {log:q} 2>&1"
+        " --label {params.label} {params.resume} > {log:q} 2>&1"

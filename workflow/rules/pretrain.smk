@@ -38,11 +38,12 @@ rule pretrain:
         recipe=lambda wildcards: recipe.to_flags(STUDY.recipes[STUDY.weights[wildcards.weights].recipe]),
         seed=lambda wildcards: STUDY.weights[wildcards.weights].seed,
         keep=keep_options,
+        resume=resuming(NETWORK),
     shell:
         "python {params.program:q} --dataset {input.dataset:q} --model {params.model:q}"
         " --seed {params.seed} {params.keep} {params.recipe} {params.computing} {params.folder}"
         " --checkpoint {output.checkpoint:q} --history {output.history:q} --kept {output.kept:q}"
-        " --label {wildcards.dataset:q}/{wildcards.model:q}/{wildcards.weights:q} > {log:q} 2>&1"
+        " --label {wildcards.dataset:q}/{wildcards.model:q}/{wildcards.weights:q} {params.resume} > {log:q} 2>&1"
 
 
 rule import_weights:

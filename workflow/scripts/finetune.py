@@ -11,7 +11,18 @@ import argparse
 
 import torch
 
-from shrinkflow import arguments, checkpoints, errors, masks, measures, models, recipe, records, training
+from shrinkflow import (
+    arguments,
+    checkpoints,
+    errors,
+    masks,
+    measures,
+    models,
+    recipe,
+    records,
+    resuming,
+    training,
+)
 
 # As in Liu et al. 2019: a network that costs less than half gets twice the epochs, not more.
 LONGEST = 2.0
@@ -88,6 +99,7 @@ def main() -> None:
             masking,
             begin=args.begin,
             candidates=bool(args.candidates),
+            point=resuming.point(args.resume, job, args.label),
         )
         network.cpu()
 
@@ -105,6 +117,8 @@ def main() -> None:
             checkpoints.save_kept(args.candidates, candidates, described)
         fill(trained.state)
         training.write(args.checkpoint, args.history, network, described, trained)
+    # Outputs and records are whole now: killed before this line, the job ends in the same bytes again.
+    resuming.remove(args.resume)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 
-from shrinkflow import arguments, checkpoints, errors, models, recipe, records, training
+from shrinkflow import arguments, checkpoints, errors, models, recipe, records, resuming, training
 
 
 def parse() -> argparse.Namespace:
@@ -64,11 +64,21 @@ def main() -> None:
             args.model, dataset.shape, len(dataset.classes), dataset.mean, dataset.std
         )
         trained = training.fit(
-            network, dataset, described, chosen, args.seed, device, args.label, keep=args.keep
+            network,
+            dataset,
+            described,
+            chosen,
+            args.seed,
+            device,
+            args.label,
+            keep=args.keep,
+            point=resuming.point(args.resume, job, args.label),
         )
         network.cpu().load_state_dict(trained.state)
         checkpoints.save_kept(args.kept, trained.kept, described)
         training.write(args.checkpoint, args.history, network, described, trained)
+    # Outputs and records are whole now: killed before this line, the job ends in the same bytes again.
+    resuming.remove(args.resume)
 
 
 if __name__ == "__main__":

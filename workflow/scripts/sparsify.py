@@ -21,6 +21,7 @@ from shrinkflow import (
     models,
     recipe,
     records,
+    resuming,
     scoring,
     selection,
     sparsifying,
@@ -110,6 +111,7 @@ def main() -> None:
             args.label,
             masking,
             candidates=bool(args.candidates),
+            point=resuming.point(args.resume, job, args.label),
         )
         if args.candidates:
             checkpoints.save_kept(args.candidates, trained.candidates, described)
@@ -119,6 +121,8 @@ def main() -> None:
         errors.warn_collapsed(job.findings["collapsed"], args.ratio)
         files.write_tensors(args.mask, masks, {"ratio": args.ratio})
         training.write(args.checkpoint, args.history, network, described, trained)
+    # Outputs and records are whole now: killed before this line, the job ends in the same bytes again.
+    resuming.remove(args.resume)
 
 
 if __name__ == "__main__":

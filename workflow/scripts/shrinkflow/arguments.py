@@ -25,6 +25,11 @@ def add_training(parser: argparse.ArgumentParser, label: str) -> None:
     """Add what pretraining and finetuning share: seed, outputs, recipe, computing."""
     parser.add_argument("--checkpoint", required=True, metavar="OUT", help="checkpoint to write")
     parser.add_argument("--history", required=True, metavar="OUT", help="history (CSV) to write")
+    parser.add_argument(
+        "--resume",
+        metavar="FILE",
+        help="where to keep a resume point: run again after an interruption, the training goes on from there",
+    )
     parser.add_argument("--label", default=label, help="name of this training in messages")
     add_runtime(parser)
     recipe.add_arguments(parser)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,9 +28,8 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     The temporary keeps the suffix, because savers choose their format by it, and has a fixed name, so
     that what a killed run left behind is overwritten by the next.
     """
-    final = Path(path)
+    final, part = Path(path), part_of(path)
     final.parent.mkdir(parents=True, exist_ok=True)
-    part = final.with_name(f".part.{final.name}")
     try:
         yield part
         with open(part, "rb+") as stream:
@@ -37,8 +37,17 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         # Some savers give their files mode 0600: others on the machine may read results, as the umask says.
         part.chmod(0o666 & ~_umask())
         part.replace(final)
+    except OSError as error:
+        # A full disk names no file.
+        error.filename = error.filename or str(final)
+        raise
     finally:
         part.unlink(missing_ok=True)
+
+
+def part_of(path: str | os.PathLike[str]) -> Path:
+    """Return where a file is written before it is whole."""
+    return Path(path).with_name(f".part.{Path(path).name}")
 
 
 def _umask() -> int:
@@ -73,7 +82,14 @@ def write_tensors(
     text = json.dumps(metadata, sort_keys=True, allow_nan=False)
     arrays = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     with atomic(path) as part:
-        safetensors.numpy.save_file(arrays, part, metadata={_METADATA: text})
+        try:
+            safetensors.numpy.save_file(arrays, part, metadata={_METADATA: text})
+        except safetensors.SafetensorError as error:
+            # It wraps the operating system's errors: a full disk is the user's to mend.
+            found = re.search(r"\(os error (\d+)\)", str(error))
+            if not found:
+                raise
+            raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from None
 
 
 def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

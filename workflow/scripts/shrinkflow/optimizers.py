@@ -6,7 +6,8 @@ the functional forms they call do not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch.optim.adam import adam
@@ -14,25 +15,54 @@ from torch.optim.sgd import sgd
 
 from shrinkflow.recipe import Recipe
 
-Step = Callable[[float], None]
+# For each parameter, in order, what an optimizer remembers of it; None before the first step.
+_Memory = dict[str, list[torch.Tensor | None]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """An optimizer: called with a learning rate, it makes one step and drops the gradients."""
+
+    weights: list[torch.nn.Parameter]
+    memory: _Memory
+    step: Callable[[float], None]
+
+    @torch.no_grad()
+    def __call__(self, lr: float) -> None:
+        """Make a step."""
+        self.step(lr)
+        for weight in self.weights:
+            weight.grad = None
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return what the optimizer remembers (moments, momentum, numbers of steps), by name."""
+        return {
+            f"{name}/{index}": value
+            for name, values in self.memory.items()
+            for index, value in enumerate(values)
+            if value is not None
+        }
+
+    @torch.no_grad()
+    def load(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Remember what `state` returned, laid out in memory as the weights are."""
+        for key, value in state.items():
+            name, _, place = key.partition("/")
+            index = int(place)
+            remembered = self.memory[name][index]
+            if remembered is None:
+                remembered = self.memory[name][index] = torch.empty_like(self.weights[index])
+            remembered.copy_(value)
 
 
 def optimizer(parameters: Iterable[torch.nn.Parameter], recipe: Recipe) -> Step:
-    """Return a function that makes one step with a given learning rate and drops the gradients.
+    """Return an optimizer of these parameters by the recipe.
 
     Every parameter must have a gradient by then. Adam: Kingma & Ba 2015, betas 0.9 and 0.999, eps 1e-8.
     SGD: momentum without dampening, Nesterov's form where the recipe says so.
     """
     weights = list(parameters)
-    step = _adam(weights, recipe) if recipe.optimizer == "adam" else _sgd(weights, recipe)
-
-    @torch.no_grad()
-    def run(lr: float) -> None:
-        step(lr)
-        for weight in weights:
-            weight.grad = None
-
-    return run
+    return _adam(weights, recipe) if recipe.optimizer == "adam" else _sgd(weights, recipe)
 
 
 def _gradients(weights: list[torch.nn.Parameter]) -> list[torch.Tensor]:
@@ -56,7 +86,7 @@ def _sgd(weights: list[torch.nn.Parameter], recipe: Recipe) -> Step:
             maximize=False,
         )
 
-    return step
+    return Step(weights, {"momentum": buffers}, step)
 
 
 def _adam(weights: list[torch.nn.Parameter], recipe: Recipe) -> Step:
@@ -82,4 +112,4 @@ def _adam(weights: list[torch.nn.Parameter], recipe: Recipe) -> Step:
             maximize=False,
         )
 
-    return step
+    return Step(weights, {"means": [*means], "squares": [*squares], "steps": [*steps]}, step)

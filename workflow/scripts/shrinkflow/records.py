@@ -24,8 +24,8 @@ from shrinkflow.errors import UserError
 
 SUFFIX = ".record.json"
 
-# Flags that say where bytes come from, not what they are: no part of a record.
-PLACES = ("--url", "--path", "--package", "--obtain", "--folder")
+# Flags that say where bytes come from or lie meanwhile, not what they are: no part of a record.
+PLACES = ("--url", "--path", "--package", "--obtain", "--folder", "--resume")
 
 
 @dataclass
@@ -105,7 +105,7 @@ def job(
             "command": running.command,
             "parameters": dict(parameters),
             "code": running.code,
-            "environment": _environment(running),
+            "environment": environment(running),
             "findings": running.findings,
         }
         files.write_json(record_path(path), record | {"seal": seal(record)})
@@ -175,7 +175,8 @@ def describe_input(path: str | Path) -> dict[str, Any]:
     return described
 
 
-def _environment(job: Job) -> dict[str, Any]:
+def environment(job: Job) -> dict[str, Any]:
+    """Return what a job computes with: versions, platform, device, threads and instructions of torch."""
     environment: dict[str, Any] = {
         "python": platform.python_version(),
         "platform": f"{platform.system()}-{platform.machine()}",

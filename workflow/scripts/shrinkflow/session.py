@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import logging
 import os
+import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
+import psutil
 from snakemake_interface_logger_plugins.common import LogEvent
+
+_SHELLS = {"sh", "bash", "dash"}
 
 # Failed jobs that are named at the end of a run.
 _SHOWN = 5
@@ -80,6 +86,32 @@ def watch(cells: int) -> CellProgress:
     progress = CellProgress(cells)
     logger.addHandler(progress)
     return progress
+
+
+def end_jobs_too() -> None:
+    """Let a SIGTERM that ends Snakemake end its jobs as well: it would wait for them, which may take days.
+
+    To be called when Snakemake has set its own handler, which sees to it that no further job starts.
+    """
+    snakemake = signal.getsignal(signal.SIGTERM)
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if callable(snakemake):
+            snakemake(number, frame)
+        for process in psutil.Process().children(recursive=True):
+            # Shells end when their programs have, so that Snakemake sees how these ended.
+            with contextlib.suppress(psutil.Error):
+                if process.name() not in _SHELLS:
+                    process.terminate()
+
+    signal.signal(signal.SIGTERM, end)
+
+
+def tidy(folder: Path) -> None:
+    """Remove a folder and those in it, as far as they are empty."""
+    for path in [*sorted(folder.rglob("*"), reverse=True), folder]:
+        with contextlib.suppress(OSError):
+            path.rmdir()
 
 
 def closing(results: Path) -> list[str]:

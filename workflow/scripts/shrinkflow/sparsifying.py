@@ -34,7 +34,6 @@ class Gradual(Masking):
         self._scorer, self._split, self._seed = chosen, split, seed
         self._sizes, self._target = sizes, target
         self._length = target.way.ramp * epochs
-        self._done = 0
         self._model: nn.Module | None = None
 
     def start(self, model: nn.Module) -> None:
@@ -45,17 +44,17 @@ class Gradual(Masking):
         """Prune further where a step is due, and keep zero what is pruned."""
         rounds = self._target.way.rounds
         due = min(rounds, math.floor(progress / self._length * rounds + 1e-9)) if self._length else rounds
-        if due > self._done and self._model is not None:
-            self._done = due
+        if due > self.done and self._model is not None:
+            self.done = due
             self._prune(self._model, due / rounds)
         self._apply()
 
     def complete(self, epoch: int) -> bool:
         """Whether all steps were made."""
-        return self._done == self._target.way.rounds
+        return self.done == self._target.way.rounds
 
     def _prune(self, model: nn.Module, part: float) -> None:
-        scores = scoring.score(self._scorer, copy.deepcopy(model), self._split, self._seed, self._done)
+        scores = scoring.score(self._scorer, copy.deepcopy(model), self._split, self._seed, self.done)
         final = selection.fraction(scores, self._sizes, self._target)
         kept = 1 - (1 - final) * (1 - (1 - part) ** 3)
         previous = {name: mask.numpy() for name, mask in self.masks.items()} or None

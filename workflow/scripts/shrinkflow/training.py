@@ -15,7 +15,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from shrinkflow.data.dataset import Dataset
 from shrinkflow.errors import UserError
 from shrinkflow.optimizers import Step, optimizer
 from shrinkflow.recipe import Recipe, learning_rate
+from shrinkflow.resuming import Point
 from shrinkflow.seeds import Purpose, torch_generator, torch_seed
 
 # Pictures per step of an evaluation. A constant: sums of floats depend on how they are grouped.
@@ -203,12 +204,19 @@ class Masking:
 
     def __init__(self, masks: Mapping[str, torch.Tensor] | None = None) -> None:
         self.masks = dict(masks or {})
+        # Steps of pruning made so far, where there are any.
+        self.done = 0
         self._placed: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def start(self, model: nn.Module) -> None:
         """Take the network, on its device, that will be trained; prune it."""
         self._place(model)
         self._apply()
+
+    def resume(self, model: nn.Module, masks: Mapping[str, torch.Tensor], done: int) -> None:
+        """Go on, after `start`, with the masks and the steps made of a training that was interrupted."""
+        self.masks, self.done = dict(masks), done
+        self._place(model)
 
     def after_step(self, progress: float) -> None:
         """See to the network after an optimizer step; `progress` in epochs of the recipe."""
@@ -262,6 +270,34 @@ class Trained:
     candidates: dict[int, dict[str, torch.Tensor]]
 
 
+@dataclass
+class _Best:
+    """The best epoch so far: what it was chosen by, its network and masks."""
+
+    quality: tuple[float, float]
+    epoch: int
+    state: dict[str, torch.Tensor]
+    masks: dict[str, torch.Tensor]
+
+
+@dataclass
+class _Course:
+    """What a training has come to, besides the state of model, optimizer and masking.
+
+    `highest` is the best validation accuracy, `improved` the epoch that patience counts from, and `over` says
+    that it ran out.
+    """
+
+    epoch: int
+    history: list[Epoch]
+    improved: int
+    highest: float = -1.0
+    over: bool = False
+    best: _Best | None = None
+    kept: dict[int, dict[str, torch.Tensor]] = field(default_factory=dict)
+    choices: dict[int, dict[str, torch.Tensor]] = field(default_factory=dict)
+
+
 def train(
     model: nn.Module,
     train_split: Split,
@@ -274,6 +310,7 @@ def train(
     begin: int = 0,
     keep: Sequence[int] = (),
     candidates: bool = False,
+    point: Point | None = None,
 ) -> Trained:
     """Train `model` in place by a recipe and return the state of its best validation epoch.
 
@@ -291,6 +328,7 @@ def train(
         begin: epochs of the recipe to leave out at its start, learning-rate schedule included.
         keep: epochs whose states to keep; 0 is the network as it comes.
         candidates: whether to keep the state of every epoch that could have been the best.
+        point: where to keep what it has come to after each epoch, and to go on from if there is something.
 
     Raises:
         UserError: the loss is no longer finite.
@@ -299,14 +337,17 @@ def train(
     masking = masking or Masking()
     masking.start(model)
     step = optimizer(model.parameters(), recipe)
-    before = evaluate(model, validation)
-    history = [Epoch(begin, 0.0, math.nan, before.loss, before.top1)]
-    kept = {begin: _snapshot(model)} if begin in keep else {}
-    choices: dict[int, dict[str, torch.Tensor]] = {}
-    best: tuple[tuple[float, float], int, dict[str, torch.Tensor], dict[str, torch.Tensor]] | None = None
-    highest, improved = -1.0, begin
-    started = time.monotonic()
-    for epoch in range(begin + 1, recipe.epochs + 1):
+    course = _resume(point, model, step, masking) if point else None
+    if course is None:
+        before = evaluate(model, validation)
+        course = _Course(begin, [Epoch(begin, 0.0, math.nan, before.loss, before.top1)], improved=begin)
+        if begin in keep:
+            course.kept[begin] = _snapshot(model)
+    else:
+        print(f"{label}: resumed after epoch {course.epoch} of {recipe.epochs}", file=sys.stderr, flush=True)
+    started, first = time.monotonic(), course.epoch
+    while course.epoch < recipe.epochs and not course.over:
+        epoch = course.epoch + 1
         torch.manual_seed(torch_seed(seed, Purpose.DROPOUT, epoch))
         loss, rate = train_epoch(model, step, masking, train_split, recipe, seed, epoch)
         pruned = masking.after_epoch(model, epoch)
@@ -316,27 +357,97 @@ def train(
                 f"{label}: training diverged in epoch {epoch} (training loss {loss}, validation loss "
                 f"{found.loss}); lower 'lr' ({recipe.lr:g}) of its recipe"
             )
-        history.append(Epoch(epoch, rate, loss, found.loss, found.top1))
+        course.epoch = epoch
+        course.history.append(Epoch(epoch, rate, loss, found.loss, found.top1))
         if epoch in keep:
-            kept[epoch] = _snapshot(model)
+            course.kept[epoch] = _snapshot(model)
         if masking.complete(epoch):
             if candidates:
-                choices[epoch] = _snapshot(pruned)
+                course.choices[epoch] = _snapshot(pruned)
             quality = (found.top1, -found.loss)
-            if best is None or quality > best[0]:
-                best = (quality, epoch, _snapshot(pruned), dict(masking.masks))
-            if found.top1 > highest:
-                highest, improved = found.top1, epoch
+            if course.best is None or quality > course.best.quality:
+                course.best = _Best(quality, epoch, _snapshot(pruned), dict(masking.masks))
+            if found.top1 > course.highest:
+                course.highest, course.improved = found.top1, epoch
         else:
             # Patience begins when the network has its size.
-            improved = epoch
-        _report(label, recipe, history[-1], (time.monotonic() - started) / (epoch - begin))
+            course.improved = epoch
+        _report(label, recipe, course.history[-1], (time.monotonic() - started) / (epoch - first))
         # An epoch that is to be kept may still lie ahead.
-        if recipe.patience and epoch - improved >= recipe.patience and epoch >= max(keep, default=0):
+        if recipe.patience and epoch - course.improved >= recipe.patience and epoch >= max(keep, default=0):
             print(f"{label}: no better for {recipe.patience} epochs, stopped", file=sys.stderr)
-            break
+            course.over = True
+        if point:
+            point.save(*_packed(course, model, step, masking))
+    best = course.best
     assert best is not None  # a recipe has at least one epoch, and the last one is complete
-    return Trained(best[2], best[1], tuple(history), best[3], kept, choices)
+    return Trained(best.state, best.epoch, tuple(course.history), best.masks, course.kept, course.choices)
+
+
+def _packed(
+    course: _Course, model: nn.Module, step: Step, masking: Masking
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return all that the rest of a training depends on, as a resume point holds it: (tensors, state)."""
+    groups = {
+        "model": model.state_dict(),
+        "optimizer": step.state(),
+        "masks": masking.masks,
+        **{f"kept/{epoch}": state for epoch, state in course.kept.items()},
+        **{f"choices/{epoch}": state for epoch, state in course.choices.items()},
+    }
+    state: dict[str, Any] = {
+        "epoch": course.epoch,
+        "history": [_to_json(line) for line in course.history],
+        "improved": course.improved,
+        "highest": course.highest,
+        "over": course.over,
+        "done": masking.done,
+        "kept": list(course.kept),
+        "choices": list(course.choices),
+    }
+    if course.best:
+        groups |= {"best": course.best.state, "best masks": course.best.masks}
+        state["best"] = {"quality": course.best.quality, "epoch": course.best.epoch}
+    tensors = {
+        f"{group}/{name}": value.detach().cpu().numpy()
+        for group, values in groups.items()
+        for name, value in values.items()
+    }
+    return tensors, state
+
+
+def _resume(point: Point, model: nn.Module, step: Step, masking: Masking) -> _Course | None:
+    """Put model, optimizer and masking where a resume point left them; return the course, if there is one."""
+    found = point.load()
+    if found is None:
+        return None
+    tensors, state = found
+
+    def group(prefix: str) -> dict[str, torch.Tensor]:
+        prefix += "/"
+        return {
+            name.removeprefix(prefix): torch.from_numpy(array)
+            for name, array in tensors.items()
+            if name.startswith(prefix)
+        }
+
+    model.load_state_dict(group("model"))
+    step.load(group("optimizer"))
+    masking.resume(model, group("masks"), state["done"])
+    best = None
+    if "best" in state:
+        quality = tuple(state["best"]["quality"])
+        best = _Best(quality, state["best"]["epoch"], group("best"), group("best masks"))
+    return _Course(
+        state["epoch"],
+        [_from_json(line) for line in state["history"]],
+        state["improved"],
+        state["highest"],
+        state["over"],
+        best,
+        {epoch: group(f"kept/{epoch}") for epoch in state["kept"]},
+        {epoch: group(f"choices/{epoch}") for epoch in state["choices"]},
+    )
 
 
 def train_epoch(
@@ -362,6 +473,15 @@ def train_epoch(
         total += loss.detach() * len(labels)
         count += len(labels)
     return total.item() / count, rate
+
+
+def _to_json(line: Epoch) -> dict[str, Any]:
+    # JSON has no NaN, which stands where there was no training yet.
+    return asdict(line) | ({"train_loss": None} if math.isnan(line.train_loss) else {})
+
+
+def _from_json(line: Mapping[str, Any]) -> Epoch:
+    return Epoch(**dict(line) | ({"train_loss": math.nan} if line["train_loss"] is None else {}))
 
 
 def _format(tensor: torch.Tensor) -> torch.memory_format:
@@ -398,6 +518,7 @@ def fit(
     begin: int = 0,
     keep: Sequence[int] = (),
     candidates: bool = False,
+    point: Point | None = None,
 ) -> Trained:
     """Train a network on a data set's training part, choosing on its validation part; see `train`.
 
@@ -405,7 +526,8 @@ def fit(
     the data set's shape and classes.
     """
     splits = splits_of(dataset, described, device, label)
-    return train(model, *splits, recipe, seed, label, masking, begin=begin, keep=keep, candidates=candidates)
+    options: dict[str, Any] = {"begin": begin, "keep": keep, "candidates": candidates, "point": point}
+    return train(model, *splits, recipe, seed, label, masking, **options)
 
 
 def splits_of(
