@@ -66,7 +66,7 @@ def test_comments_docstrings_layout_and_file_times_make_nothing_stale(copy):
 @pytest.mark.parametrize(
     ("file", "old", "new", "first"),
     [
-        ("training.py", "history = [Epoch(begin, 0.0", "history = [Epoch(begin, 1.0", {"pretrain": 2, "finetune": 8}),
+        ("training.py", "[Epoch(begin, 0.0", "[Epoch(begin, 1.0", {"pretrain": 2, "finetune": 8}),
         ("selection.py", "round(fraction * flat.size)", "int(fraction * flat.size)", {"prune": 8, "score": 0, "finetune": 8}),
         ("structure.py", "import", "import math\nimport", {}),
         ("measures.py", "top1 / examples", "top1 / (examples + 1)", {"measure": 8, "pretrain": 2}),

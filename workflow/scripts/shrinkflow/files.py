@@ -38,8 +38,9 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         part.chmod(0o666 & ~_umask())
         part.replace(final)
     except OSError as error:
-        # A full disk names no file.
-        error.filename = error.filename or str(final)
+        # A full disk names no file, a read-only one the temporary.
+        if error.filename in (None, part, str(part)):
+            error.filename = str(final)
         raise
     finally:
         part.unlink(missing_ok=True)
