@@ -19,7 +19,7 @@ CONDA = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
 
 def test_every_range_is_pinned_within_it():
     wanted = [*PROJECT["project"]["dependencies"], *PROJECT["dependency-groups"]["dev"]]
-    wanted += PROJECT["project"]["optional-dependencies"]["provenance"]
+    wanted += [text for extra in PROJECT["project"]["optional-dependencies"].values() for text in extra]
     for text in wanted:
         requirement = Requirement(text)
         name = requirement.name.lower()
@@ -58,4 +58,5 @@ def test_every_rule_runs_in_the_one_environment():
         assert '"../../environment.yml"' in rule
         assert "log:" in rule
         assert "benchmark:" in rule
+        assert "resources:" in rule
         assert "code=" in rule

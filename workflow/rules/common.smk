@@ -32,6 +32,7 @@ from shrinkflow.data import SOURCES
 from shrinkflow.data.members import folder_digest, listing_digest
 from shrinkflow.errors import UserError
 from shrinkflow.records import SUFFIX
+from shrinkflow.resources import asked, gpus
 from shrinkflow.strategies import moves
 
 try:
@@ -71,6 +72,9 @@ TOP1 = f"{RESULTS}/cells/{CURVE}/top1.json"
 CANDIDATES = {"candidates": f"{CELL}/candidates.safetensors"} if STUDY.best_test_epoch else {}
 # The number of threads is the study's, never Snakemake's: results depend on it.
 COMPUTING = f"--threads {STUDY.threads} --device {STUDY.device}"
+# What jobs ask a cluster for, those that compute with networks also for a GPU: no part of a result.
+ASKED = asked(STUDY)
+COMPUTED = ASKED | gpus(STUDY)
 DRAWING = f"{RESULTS}/figures/{{figure}}"
 TABLE = f"{RESULTS}/tables/{{}}.csv"
 COMPARED = [TABLE.format(name) for name in ("comparisons", "ranking", "variance")]

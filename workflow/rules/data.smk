@@ -22,6 +22,8 @@ rule fetch:
     retries: 3
     conda:
         "../../environment.yml"
+    resources:
+        **ASKED,
     params:
         program=program("fetch.py"),
         code=code("fetch.py"),
@@ -46,6 +48,8 @@ rule prepare:
         f"{TIMES}/prepare/{{dataset}}.tsv"
     conda:
         "../../environment.yml"
+    resources:
+        **ASKED,
     params:
         program=program("prepare.py"),
         code=prepare_code,

@@ -22,6 +22,8 @@ rule draw:
         f"{TIMES}/draw/{{figure}}.tsv"
     conda:
         "../../environment.yml"
+    resources:
+        **ASKED,
     params:
         program=program("draw.py"),
         code=lambda wildcards: code("draw.py", f"{SCRIPTS}/shrinkflow/figures/{wildcards.figure}.py"),
@@ -44,6 +46,8 @@ rule report:
         f"{TIMES}/report.tsv"
     conda:
         "../../environment.yml"
+    resources:
+        **ASKED,
     params:
         program=program("report.py"),
         code=code("report.py"),

@@ -33,6 +33,8 @@ rule finetune:
     conda:
         "../../environment.yml"
     threads: STUDY.threads
+    resources:
+        **COMPUTED,
     params:
         program=program("finetune.py"),
         code=finetune_code,
@@ -76,6 +78,8 @@ rule sparsify:
     conda:
         "../../environment.yml"
     threads: STUDY.threads
+    resources:
+        **COMPUTED,
     params:
         program=program("sparsify.py"),
         code=lambda wildcards: score_code(wildcards, "sparsify.py"),

@@ -26,6 +26,8 @@ rule measure:
     conda:
         "../../environment.yml"
     threads: STUDY.threads
+    resources:
+        **COMPUTED,
     params:
         program=program("measure.py"),
         code=lambda wildcards: code("measure.py", model_file(wildcards), *reading(wildcards)),
@@ -62,6 +64,8 @@ rule collect:
         f"{TIMES}/collect/{CURVE}.tsv"
     conda:
         "../../environment.yml"
+    resources:
+        **ASKED,
     params:
         program=program("collect.py"),
         code=code("collect.py"),
@@ -86,6 +90,8 @@ rule summarise:
         f"{TIMES}/summarise.tsv"
     conda:
         "../../environment.yml"
+    resources:
+        **ASKED,
     params:
         program=program("summarise.py"),
         code=code("summarise.py"),
@@ -110,6 +116,8 @@ rule compare:
         f"{TIMES}/compare.tsv"
     conda:
         "../../environment.yml"
+    resources:
+        **ASKED,
     params:
         program=program("compare.py"),
         code=code("compare.py"),

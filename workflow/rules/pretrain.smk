@@ -29,6 +29,8 @@ rule pretrain:
     conda:
         "../../environment.yml"
     threads: STUDY.threads
+    resources:
+        **COMPUTED,
     params:
         program=program("pretrain.py"),
         code=lambda wildcards: code("pretrain.py", model_file(wildcards), *reading(wildcards)),
@@ -61,6 +63,8 @@ rule import_weights:
         weights=names(name for name, entry in STUDY.weights.items() if not entry.recipe),
     conda:
         "../../environment.yml"
+    resources:
+        **ASKED,
     params:
         program=program("import_weights.py"),
         code=lambda wildcards: code("import_weights.py", model_file(wildcards)),
@@ -83,6 +87,8 @@ rule initialise:
         f"{TIMES}/initialise/{NETWORK}/seed{{seed}}.tsv"
     conda:
         "../../environment.yml"
+    resources:
+        **ASKED,
     params:
         program=program("initialise.py"),
         code=lambda wildcards: code("initialise.py", model_file(wildcards)),

@@ -24,6 +24,8 @@ rule score:
     conda:
         "../../environment.yml"
     threads: STUDY.threads
+    resources:
+        **COMPUTED,
     params:
         program=program("score.py"),
         code=score_code,
@@ -60,6 +62,8 @@ rule prune:
     priority: 1
     conda:
         "../../environment.yml"
+    resources:
+        **ASKED,
     params:
         program=program("prune.py"),
         code=code("prune.py"),
@@ -87,6 +91,8 @@ rule prune_filters:
     priority: 1
     conda:
         "../../environment.yml"
+    resources:
+        **ASKED,
     params:
         program=program("prune_filters.py"),
         code=lambda wildcards: code("prune_filters.py", model_file(wildcards)),
@@ -115,6 +121,8 @@ rule update:
     conda:
         "../../environment.yml"
     threads: STUDY.threads
+    resources:
+        **COMPUTED,
     params:
         program=program("update.py"),
         code=lambda wildcards: score_code(wildcards, "update.py"),

@@ -17,6 +17,7 @@ from shrinkflow import measures, models, strategies
 from shrinkflow.data import splits
 from shrinkflow.errors import UserError
 from shrinkflow.session import duration
+from shrinkflow.strategies import Strategy
 from shrinkflow.study import Cell, Pair, Study
 
 TRAINED = 3
@@ -109,33 +110,75 @@ def hours(cost: Cost, rate: float) -> str:
     return duration(seconds) if seconds < _LONG else f"{seconds / 3600:,.0f} h"
 
 
+def counts(study: Study, dataset: str, model: str) -> measures.Counts:
+    """Return what a model of a study counts for a picture of a data set."""
+    known = study.datasets[dataset]
+    return measures.count(models.build(study.reference(model), known.shape, known.classes, None), known.shape)
+
+
+def sizes(study: Study, dataset: str) -> dict[str, int]:
+    """Return the pictures of each part of a data set: as prepared, or else as the study says.
+
+    Raises `UserError` where neither tells.
+    """
+    known = study.datasets[dataset].parts
+    prepared = Path(f"data/processed/{study.name}/{dataset}/dataset.safetensors")
+    if prepared.is_file():
+        with safetensors.safe_open(prepared, framework="np") as stream:
+            return {part: stream.get_slice(part).get_shape()[0] for part in splits.PARTS}
+    if known is None:
+        raise UserError(
+            f"nobody knows yet how many pictures '{dataset}' has; run 'snakemake datasets', or give all of "
+            f"'datasets.{dataset}.limit'"
+        )
+    return dict(zip(splits.PARTS, known, strict=True))
+
+
+def trained(parts: Mapping[str, int], epochs: int) -> float:
+    """Return the forward passes that so many epochs of training count as, validation included."""
+    return epochs * (TRAINED * parts["train"] + parts["validation"])
+
+
+def most_epochs(study: Study, cell: Cell) -> int:
+    """Return for how many epochs a cell is trained at most."""
+    way = study.strategy(cell.strategy).way
+    # As many MACs as the dense network: for a smaller one, up to twice the epochs.
+    return (study.training(cell).epochs - way.rewind_to) * (2 if way.equal == "macs" else 1)
+
+
+def finetuned(study: Study, cell: Cell, parts: Mapping[str, int]) -> float:
+    """Return the forward passes that a cell's training counts as, validation before the first epoch too."""
+    return trained(parts, most_epochs(study, cell)) + parts["validation"]
+
+
+def measured(study: Study, cell: Cell, parts: Mapping[str, int]) -> float:
+    """Return the forward passes by which a cell is measured: a test, or one of every epoch's network too."""
+    return parts["test"] * (1 + (most_epochs(study, cell) if study.best_test_epoch else 0))
+
+
+def scored(strategy: Strategy) -> float:
+    """Return the forward passes that one round of a strategy's scoring counts as."""
+    found = [strategy.parameters[name] for name in strategies.DRAWN if name in strategy.parameters]
+    return TRAINED * _product(found) if found else 0
+
+
 def _pair(study: Study, pair: Pair, cells: list[Cell], listed: set[Cell]) -> Cost:
-    sizes = _sizes(study, pair.dataset)
-    dataset = study.datasets[pair.dataset]
-    network = models.build(study.reference(pair.model), dataset.shape, dataset.classes, None)
-    macs = measures.count(network, dataset.shape).macs
+    parts = sizes(study, pair.dataset)
+    macs = counts(study, pair.dataset, pair.model).macs
     pictures, jobs, trainings = 0.0, 0, 0
-
-    def train(epochs: int) -> float:
-        return epochs * (TRAINED * sizes["train"] + sizes["validation"])
-
     for name in pair.weights:
         recipe = study.weights[name].recipe
         jobs += 1
         if recipe:
             trainings += 1
-            pictures += train(study.recipes[recipe].epochs)
+            pictures += trained(parts, study.recipes[recipe].epochs)
     # collect
     jobs += len({(cell.weights, cell.strategy) for cell in cells if cell in listed})
-    scored = set()
+    seen = set()
     for cell in cells:
         strategy = study.strategy(cell.strategy)
         way = strategy.way
-        recipe_of = study.training(cell)
-        epochs = recipe_of.epochs - way.rewind_to
-        # As many MACs as the dense network: for a smaller one, up to twice the epochs.
-        pictures += train(epochs * (2 if way.equal == "macs" else 1)) + sizes["validation"]
-        pictures += sizes["test"] * (1 + (epochs if study.best_test_epoch else 0))
+        pictures += finetuned(study, cell, parts) + measured(study, cell, parts)
         trainings += 1
         # prune, finetune, measure
         jobs += 3
@@ -144,34 +187,13 @@ def _pair(study: Study, pair: Pair, cells: list[Cell], listed: set[Cell]) -> Cos
         if strategies.moves(strategy):
             # update, from the pictures of the score
             jobs += 1
-            pictures += TRAINED * _scored(strategy.parameters)
+            pictures += scored(strategy)
         key = (replace(chooser, ratio=ratio), study.predecessor(chooser))
-        if key not in scored and not way.while_training:
-            scored.add(key)
+        if key not in seen and not way.while_training:
+            seen.add(key)
             jobs += 1
-            pictures += TRAINED * way.rounds * _scored(strategy.parameters)
+            pictures += way.rounds * scored(strategy)
     return Cost(sum(cell in listed for cell in cells), jobs, trainings, pictures * macs)
-
-
-def _sizes(study: Study, name: str) -> dict[str, int]:
-    """Return the pictures of each part of a data set: as prepared, or else as the study says."""
-    known = study.datasets[name].parts
-    prepared = Path(f"data/processed/{study.name}/{name}/dataset.safetensors")
-    if prepared.is_file():
-        with safetensors.safe_open(prepared, framework="np") as stream:
-            return {part: stream.get_slice(part).get_shape()[0] for part in splits.PARTS}
-    if known is None:
-        raise UserError(
-            f"nobody knows yet how many pictures '{name}' has; run 'snakemake datasets', or give all of "
-            f"'datasets.{name}.limit'"
-        )
-    return dict(zip(splits.PARTS, known, strict=True))
-
-
-def _scored(parameters: Mapping[str, object]) -> int:
-    """Return the pictures that one round of scoring draws."""
-    found = [parameters[name] for name in strategies.DRAWN if name in parameters]
-    return _product(found) if found else 0
 
 
 def _product(values: Iterable[object]) -> int:
