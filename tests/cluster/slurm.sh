@@ -99,11 +99,26 @@ start() {
     exit 1
 }
 
+# Jobs first, then the daemons, whatever of them there is.
 stop() {
-    local folder=$1 name
-    [ -f "$folder/slurmctld.pid" ] && SLURM_CONF=$folder/slurm.conf timeout 20 scancel --user=root || true
+    local folder=$1 name pid
+    export SLURM_CONF=$folder/slurm.conf
+    if [ -f "$folder/slurmctld.pid" ]; then
+        timeout 20 scancel --user=root || true
+        for _ in $(seq 60); do
+            [ -n "$(timeout 20 squeue --noheader)" ] || break
+            sleep 0.5
+        done
+    fi
     for name in slurmd slurmctld munge; do
-        [ -f "$folder/$name.pid" ] && kill "$(cat "$folder/$name.pid")" 2>/dev/null || true
+        [ -f "$folder/$name.pid" ] || continue
+        pid=$(cat "$folder/$name.pid")
+        kill "$pid" 2>/dev/null || continue
+        for _ in $(seq 20); do
+            kill -0 "$pid" 2>/dev/null || continue 2
+            sleep 0.5
+        done
+        kill -9 "$pid" 2>/dev/null || true
     done
 }
 

@@ -21,30 +21,38 @@ from tests.workflow.conftest import Project
 
 pytestmark = pytest.mark.slow
 
-# Fails once, wherever it is first called by a job.
-SCORE = """
-import pathlib, sys
+# A network whose first pretraining fails.
+NETWORK = """
+import pathlib
+import sys
+
+from torch import nn
 
 
-def score(model, data, generator):
+def build(shape, classes):
     marker = pathlib.Path("failed-once")
-    if sys.argv[0].endswith("score.py") and not marker.exists():
+    if sys.argv[0].endswith("pretrain.py") and not marker.exists():
         marker.touch()
         raise RuntimeError("the first attempt fails")
-    return {name: weight.abs() for name, weight in model.named_parameters() if weight.dim() > 1}
+    first, second = nn.Conv2d(shape[0], 8, 3, padding=1), nn.Conv2d(8, 16, 3, padding=1)
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, classes)]
+    return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), *head)
 """
 STUDY = {
     "study": "queued",
     "datasets": {"digits": {"limit": {"train": 100, "validation": 50, "test": 50}}},
-    "pairs": [{"dataset": "digits", "model": "digitsnet"}],
+    "models": {"net": {"file": "net.py", "function": "build"}},
+    "pairs": [{"dataset": "digits", "model": "net"}],
     "weights": {"A": {"recipe": "short", "seed": 1}},
-    "strategies": ["random", "global-magnitude", {"name": "mine", "file": "score.py", "function": "score"}],
-    "ratios": [4],
+    "strategies": ["random", "global-magnitude"],
+    "ratios": [2],
     "seeds": [1],
     "recipes": {"short": {"optimizer": "adam", "lr": 0.004, "epochs": 1}},
     "finetune": "short",
 }
-STRATEGIES = ("dense", "random", "global-magnitude", "mine")
+# A dense control beside the two.
+CELLS = 3
+WORK = "finetune_measure_prune"
 # A cluster for tests needs less patience, and has no accounting.
 PATIENCE = """
 slurm-status-command: squeue
@@ -56,7 +64,7 @@ LIMIT = 1800
 
 def project(folder: Path) -> Project:
     made = Project(folder, STUDY)
-    (folder / "score.py").write_text(SCORE)
+    (folder / "net.py").write_text(NETWORK)
     profile = folder / "profiles/slurm/config.yaml"
     text = re.sub("^latency-wait: .*$", "", profile.read_text(), flags=re.MULTILINE)
     profile.write_text(text + PATIENCE)
@@ -137,38 +145,34 @@ def test_every_artifact_has_the_bytes_of_a_local_run(queued, local):
 
 def test_jobs_share_submissions(queued):
     found = Counter(one.jobs for one in submitted(queued.folder / "submissions"))
-    wanted = {"fetch": 1, "prepare": 1, "pretrain": 1, "cell_finetune_measure_prune": len(STRATEGIES)}
-    # An array, and the one of its jobs that was tried again.
-    wanted |= {"score": 2, "tables_collect_compare_draw_report_summarise": 1}
-    assert found == wanted
-    # Without groups and arrays each job would have been one.
-    jobs = queued.counts("--forceall")
-    assert sum(jobs.values()) == 3 + len(STRATEGIES) * (1 + 3 + 1) + 1 + 1 + 2 + 1
+    # A pretraining that was tried twice, an array, a group for each cell, and one for all tables.
+    wanted = {"fetch": 1, "prepare": 1, "pretrain": 2, "score": 1, f"cell-1_{WORK}": 1, f"cell-2_{WORK}": 2}
+    assert found == wanted | {"tables_collect_compare_draw_report_summarise": 1}
+    # Each job a submission, there would have been more than twice as many.
+    assert sum(queued.counts("--forceall").values()) == 3 + CELLS * (1 + 3 + 1) + 1 + 1 + 2 + 1
 
 
 def test_scores_were_an_array(queued):
-    array, _ = (one for one in submitted(queued.folder / "submissions") if one.jobs == "score")
-    assert array.option("--array") == f"1-{len(STRATEGIES)}"
+    (array,) = (one for one in submitted(queued.folder / "submissions") if one.jobs == "score")
+    assert array.option("--array") == f"1-{CELLS}"
     found = [dict(re.findall(r"(\w+)=(\S+)", job)) for job in jobs(queued, "score")]
-    tasks = {job["ArrayTaskId"] for job in found if "ArrayTaskId" in job}
-    assert tasks == {str(task + 1) for task in range(len(STRATEGIES))}
-    # One of the array failed, and went through alone.
-    assert Counter(job["JobState"] for job in found) == {"COMPLETED": len(STRATEGIES), "FAILED": 1}
+    tasks = {job["ArrayTaskId"] for job in found}
+    assert tasks == {str(task + 1) for task in range(CELLS)}
+    assert Counter(job["JobState"] for job in found) == {"COMPLETED": CELLS}
 
 
 def test_a_failed_job_is_tried_again_with_more(queued):
-    first, second = (one for one in submitted(queued.folder / "submissions") if one.jobs == "score")
-    assert int(second.option("-t")) == 2 * int(first.option("-t"))
-    # The plugin adds to an array's memory what the commands of its jobs take.
-    assert int(second.option("--mem")) >= 2 * (int(first.option("--mem")) - 1)
-    assert not second.option("--array")
+    first, second = (one for one in submitted(queued.folder / "submissions") if one.jobs == "pretrain")
+    for name in ("-t", "--mem"):
+        assert int(second.option(name)) == 2 * int(first.option(name)) > 0
+    states = [re.search(r"JobState=(\w+)", job)[1] for job in jobs(queued, "pretrain")]
+    assert sorted(states) == ["COMPLETED", "FAILED"]
 
 
 def test_a_gpu_is_asked_for_where_the_profile_says_so(queued):
     found = [(one.jobs, one.option("--gpus")) for one in submitted(queued.folder / "submissions")]
-    assert [(name, gpus) for name, gpus in found if gpus] == [("pretrain", "1")]
-    (job,) = jobs(queued, "pretrain")
-    assert "TresPerJob=gres:gpu:1" in job
+    assert [(name, gpus) for name, gpus in found if gpus] == [("pretrain", "1")] * 2
+    assert all("TresPerJob=gres:gpu:1" in job for job in jobs(queued, "pretrain"))
 
 
 def test_a_study_for_gpus_asks_for_them(queued, cluster, tmp_path):
@@ -191,8 +195,8 @@ def test_a_killed_controller_goes_on_to_the_same_bytes(queued, cluster, tmp_path
     for folder in ("tables", "figures"):
         shutil.rmtree(results / folder)
     (results / "report.html").unlink()
-    for strategy in ("random", "mine"):
-        shutil.rmtree(results / "cells/digits/digitsnet/A" / strategy)
+    for strategy in ("random", "global-magnitude"):
+        shutil.rmtree(results / "cells/digits/net/A" / strategy)
     controller = subprocess.Popen(
         command(),
         cwd=made.folder,
@@ -201,8 +205,8 @@ def test_a_killed_controller_goes_on_to_the_same_bytes(queued, cluster, tmp_path
         stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + LIMIT
-    masks = results / "cells/digits/digitsnet/A"
-    while len(list(masks.glob("*/ratio4/seed1/mask.safetensors"))) < 2 and time.monotonic() < deadline:
+    masks = results / "cells/digits/net/A"
+    while len(list(masks.glob("*/ratio2/seed1/mask.safetensors"))) < 2 and time.monotonic() < deadline:
         assert controller.poll() is None
         time.sleep(0.1)
     os.kill(controller.pid, signal.SIGKILL)
@@ -220,7 +224,7 @@ def test_a_killed_controller_goes_on_to_the_same_bytes(queued, cluster, tmp_path
     again = Counter(one.jobs for one in submitted(submissions) if one.option("--job-name") != name)
     # Its cells and tables, and nothing that was done before.
     assert again.pop("tables_collect_compare_draw_report_summarise") == 1
-    assert again and all(jobs.startswith("cell_") for jobs in again)
+    assert again and all(jobs == f"cell-2_{WORK}" for jobs in again)
     left = {path: data for path, data in made.artifacts().items() if "/.part." not in path}
     same(left, queued.artifacts())
     assert made.stale() == []
