@@ -96,14 +96,13 @@ def test_the_generic_profile_submits_and_asks(tmp_path):
         patch.setenv("PATH", path)
         patch.setenv("QUEUE", str(queue))
         arguments = ("--workflow-profile", "generic", "--seconds-between-status-checks", "1")
-        project.run(*arguments, "--set-resources", "prepare:gpu=2", "--", "datasets")
+        project.run("datasets", *arguments, "--set-resources", "prepare:gpu=2")
         assert (project.folder / "data/processed/tiny/digits/dataset.safetensors").is_file()
         fetch, prepare = (queue / "submitted").read_text().splitlines()
         assert re.search(r"-l select=1:ncpus=1:mem=1500mb -l walltime=4:0:00 ", fetch)
         assert re.search(r"-l select=1:ncpus=1:mem=150\dmb:ngpus=2 -l walltime=1:0:00 ", prepare)
-        # A job that fails is told as failed, not waited for: there are no such pictures.
-        project.configure({**project.study, "weights": {"A": {"recipe": "long", "seed": 1}}})
+        # A job that fails is told as failed, not waited for: these are no pictures.
         (project.folder / "data/processed/tiny/digits/dataset.safetensors").write_text("none")
-        done = project.snakemake(*arguments, "--retries", "0", "--", "pretrained")
+        done = project.snakemake("pretrained", *arguments, "--retries", "0")
         assert done.returncode != 0
         assert "Error in rule pretrain" in done.stdout + done.stderr

@@ -131,6 +131,14 @@ def test_the_survey_without_its_pictures(tmp_path):
     assert costs["imagenet", "resnet18"].macs == pytest.approx(trained, rel=0.01)
 
 
+def test_a_damaged_data_set_is_not_what_is_counted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "data/processed/tiny/digits/dataset.safetensors"
+    file.parent.mkdir(parents=True)
+    file.write_text("none")
+    assert estimate.sizes(tiny(), "digits") == {"train": 200, "validation": 50, "test": 100}
+
+
 def test_a_table_for_people():
     found = tiny()
     first, line, note = estimate.lines(estimate.of(found), "tiny")

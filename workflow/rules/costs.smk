@@ -27,6 +27,8 @@ rule cost:
     conda:
         "../../environment.yml"
     threads: lambda wildcards: workflow.cores or STUDY.costs.threads
+    resources:
+        **COMPUTED,
     params:
         program=program("cost.py"),
         code=cost_code,
@@ -55,6 +57,8 @@ rule summarise_costs:
         f"{TIMES}/summarise_costs.tsv"
     conda:
         "../../environment.yml"
+    resources:
+        **ASKED,
     params:
         program=program("summarise_costs.py"),
         code=code("summarise_costs.py"),
@@ -79,6 +83,8 @@ rule report_costs:
         f"{TIMES}/report_costs.tsv"
     conda:
         "../../environment.yml"
+    resources:
+        **ASKED,
     params:
         program=program("report.py"),
         code=code("report.py"),

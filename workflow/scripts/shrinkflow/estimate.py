@@ -8,6 +8,7 @@ stopping as never happening, and what a score computes beside its passes (a Hess
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -123,9 +124,9 @@ def sizes(study: Study, dataset: str) -> dict[str, int]:
     """
     known = study.datasets[dataset].parts
     prepared = Path(f"data/processed/{study.name}/{dataset}/dataset.safetensors")
-    if prepared.is_file():
-        with safetensors.safe_open(prepared, framework="np") as stream:
-            return {part: stream.get_slice(part).get_shape()[0] for part in splits.PARTS}
+    # A damaged file is for the job that reads it to tell of.
+    with suppress(OSError, safetensors.SafetensorError), safetensors.safe_open(prepared, "np") as stream:
+        return {part: stream.get_slice(part).get_shape()[0] for part in splits.PARTS}
     if known is None:
         raise UserError(
             f"nobody knows yet how many pictures '{dataset}' has; run 'snakemake datasets', or give all of "
