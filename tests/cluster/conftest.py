@@ -69,7 +69,7 @@ def submitted(file: Path) -> list[Submission]:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A Slurm of one node with two CPUs and a GPU that is none; it ends with the tests of the module."""
+    """A Slurm of one node, which says of itself that it has four CPUs and a GPU; it ends with the tests of the module."""
     folder = tmp_path_factory.mktemp("slurm")
     installed = subprocess.run([SCRIPT, "install"], capture_output=True, text=True)
     if installed.returncode:

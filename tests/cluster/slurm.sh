@@ -55,7 +55,7 @@ SchedulerParameters=sched_interval=2,batch_sched_delay=0
 # The node is what this says, not what the machine has.
 SlurmdParameters=config_overrides
 GresTypes=gpu
-NodeName=$host NodeAddr=127.0.0.1 CPUs=${CPUS:-2} RealMemory=100000 Gres=gpu:1 State=UNKNOWN
+NodeName=$host NodeAddr=127.0.0.1 CPUs=4 RealMemory=100000 Gres=gpu:1 State=UNKNOWN
 PartitionName=all Nodes=$host Default=YES MaxTime=INFINITE State=UP
 CONF
     # A GPU that is none: Slurm counts it, and tells a job which one it has.

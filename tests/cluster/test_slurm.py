@@ -53,11 +53,12 @@ STUDY = {
 # A dense control beside the two.
 CELLS = 3
 WORK = "finetune_measure_prune"
-# A cluster for tests needs less patience, and has no accounting.
+# A cluster for tests needs less patience, has no accounting, and a node of four cores.
 PATIENCE = """
 slurm-status-command: squeue
 slurm-init-seconds-before-status-checks: 2
 latency-wait: 20
+cores: 2
 """
 LIMIT = 1800
 
@@ -66,7 +67,7 @@ def project(folder: Path) -> Project:
     made = Project(folder, STUDY)
     (folder / "net.py").write_text(NETWORK)
     profile = folder / "profiles/slurm/config.yaml"
-    text = re.sub("^latency-wait: .*$", "", profile.read_text(), flags=re.MULTILINE)
+    text = re.sub("^(latency-wait|cores): .*$", "", profile.read_text(), flags=re.MULTILINE)
     profile.write_text(text + PATIENCE)
     return made
 
