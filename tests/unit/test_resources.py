@@ -74,7 +74,7 @@ def test_scoring_in_rounds_takes_as_many():
     strategies = [
         "random",
         "global-magnitude",
-        {"name": "g", "score": "gradient-magnitude", "rounds": 100, "parameters": {"batches": 10**7}},
+        {"name": "g", "score": "gradient-magnitude", "rounds": 100, "parameters": {"batches": 10**6}},
     ]
     study = tiny(strategies=strategies)
     one, several = (
