@@ -264,6 +264,47 @@ def test_a_deleted_intermediate_is_made_again_where_asked_for_and_nothing_else(c
     assert copy.stale() == []
 
 
+TABLES = {"summarise": 1, "compare": 1, "draw": 3, "report": 1}
+
+
+@pytest.mark.parametrize(
+    ("lost", "changes", "made"),
+    [
+        ("**/A/**/*", {"recipes__long__lr": 0.002}, {"pretrain": 1, "score": 4, "prune": 4, "measure": 4}),
+        ("cells/**/*", {"threads": 2}, {"pretrain": 2, "score": 8, "finetune": 8, "measure": 8}),
+        ("**/seed1/**/*", {"finetune": "long"}, {"finetune": 8, "measure": 8, "collect": 8}),
+        ("**/seed1/**/*", {"datasets__digits__split_seed": 1}, {"prepare": 1, "pretrain": 2, "measure": 8}),
+    ],
+    ids=str,
+)
+def test_what_a_failed_run_took_away_hides_no_change(copy, lost, changes, made):
+    """Before a job runs, its old outputs go; if it then fails, what was made of them is still there."""
+    files = [path for path in (copy.folder / "results/tiny").glob(lost) if path.is_file()]
+    assert files
+    for path in files:
+        if "logs" not in path.parts and "benchmarks" not in path.parts:
+            path.unlink()
+    # All that a reader sees was made by this study.
+    assert copy.stale() == []
+    copy.configure(changed(**changes))
+    counts = copy.counts()
+    assert made.items() <= counts.items()
+    assert TABLES.items() <= counts.items()
+
+
+def test_a_change_whose_run_failed_is_still_a_change(copy):
+    copy.configure(changed(recipes__long__lr=1.0e30))
+    # A target before the cells: that run knows nothing of them.
+    done = copy.snakemake("--cores", "2", "pretrained")
+    assert done.returncode != 0
+    assert "training diverged" in done.stdout + done.stderr
+    assert not (copy.folder / "results/tiny/pretrained/digits/digitsnet/A/checkpoint.safetensors").exists()
+    copy.configure(changed(recipes__long__lr=0.002))
+    assert {"pretrain": 1, "score": 4, "measure": 4, **TABLES}.items() <= copy.counts().items()
+    # And one cell asked for by its name.
+    assert {"pretrain": 1, "measure": 1}.items() <= copy.counts(METRICS).items()
+
+
 def test_an_edited_checkpoint_is_refused_by_the_job_that_reads_it(copy):
     path = (copy.folder / METRICS).with_name("checkpoint.safetensors")
     data = bytearray(path.read_bytes())

@@ -269,6 +269,14 @@ def initial(wildcards):
     return STUDY.initial(wildcards.weights, wildcards.model)
 
 
+def pretrain_code(wildcards):
+    return code("pretrain.py", model_file(wildcards), *reading(wildcards))
+
+
+def measure_code(wildcards):
+    return code("measure.py", model_file(wildcards), *reading(wildcards))
+
+
 def import_options(wildcards):
     weights = initial(wildcards)
     dataset = STUDY.datasets[wildcards.dataset]

@@ -32,6 +32,7 @@ rule cost:
     params:
         program=program("cost.py"),
         code=cost_code,
+        upstream=upstream_of_cost,
         options=cost_options,
     shell:
         "python {params.program:q} --control {input.control:q} --checkpoint {input.checkpoint:q}"

@@ -53,6 +53,7 @@ rule prepare:
     params:
         program=program("prepare.py"),
         code=prepare_code,
+        upstream=upstream_of_dataset,
         options=lambda wildcards: STUDY.datasets[wildcards.dataset].flags,
         pictures=pictures,
         origin=lambda wildcards, input: (

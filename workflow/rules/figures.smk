@@ -27,6 +27,7 @@ rule draw:
     params:
         program=program("draw.py"),
         code=lambda wildcards: code("draw.py", f"{SCRIPTS}/shrinkflow/figures/{wildcards.figure}.py"),
+        upstream=upstream_of_figures,
     shell:
         "python {params.program:q} --figure {wildcards.figure} --results {input.results:q}"
         " --summary {input.summary:q} --svg {output.svg:q} --png {output.png:q} > {log:q} 2>&1"
@@ -51,6 +52,7 @@ rule report:
     params:
         program=program("report.py"),
         code=code("report.py"),
+        upstream=upstream_of_report,
         # By a function, because Snakemake takes braces in a text for wildcards.
         study=lambda wildcards: shlex.quote(json.dumps(outline.of(STUDY))),
         content=captions.content(STUDY.figures()),

@@ -38,6 +38,7 @@ rule finetune:
     params:
         program=program("finetune.py"),
         code=finetune_code,
+        upstream=upstream("training"),
         computing=COMPUTING,
         folder=streaming,
         recipe=training_recipe,
@@ -83,6 +84,7 @@ rule sparsify:
     params:
         program=program("sparsify.py"),
         code=lambda wildcards: score_code(wildcards, "sparsify.py"),
+        upstream=upstream("training"),
         computing=COMPUTING,
         folder=streaming,
         recipe=training_recipe,

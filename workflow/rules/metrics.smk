@@ -30,7 +30,8 @@ rule measure:
         **COMPUTED,
     params:
         program=program("measure.py"),
-        code=lambda wildcards: code("measure.py", model_file(wildcards), *reading(wildcards)),
+        code=measure_code,
+        upstream=upstream("metrics"),
         computing=COMPUTING,
         folder=streaming,
         control=control,
@@ -69,6 +70,7 @@ rule collect:
     params:
         program=program("collect.py"),
         code=code("collect.py"),
+        upstream=upstream("curve"),
     shell:
         "python {params.program:q} --metrics {input.metrics:q} --out {output.curve:q}"
         " --layers {output.layers:q} --top1 {output.top1:q} > {log:q} 2>&1"
@@ -95,6 +97,7 @@ rule summarise:
     params:
         program=program("summarise.py"),
         code=code("summarise.py"),
+        upstream=upstream_of_tables,
     shell:
         "python {params.program:q} --curves {input.curves:q} --layers {input.layers:q}"
         " --results {output.results:q} --summary {output.summary:q} --layers-out {output.layers:q}"
@@ -121,6 +124,7 @@ rule compare:
     params:
         program=program("compare.py"),
         code=code("compare.py"),
+        upstream=upstream_of_figures,
     shell:
         "python {params.program:q} --results {input.results:q} --comparisons {output.comparisons:q}"
         " --ranking {output.ranking:q} --variance {output.variance:q} > {log:q} 2>&1"

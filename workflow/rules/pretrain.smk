@@ -33,7 +33,8 @@ rule pretrain:
         **COMPUTED,
     params:
         program=program("pretrain.py"),
-        code=lambda wildcards: code("pretrain.py", model_file(wildcards), *reading(wildcards)),
+        code=pretrain_code,
+        upstream=upstream_of_weights,
         computing=COMPUTING,
         folder=streaming,
         model=lambda wildcards: STUDY.reference(wildcards.model),
@@ -68,6 +69,7 @@ rule import_weights:
     params:
         program=program("import_weights.py"),
         code=lambda wildcards: code("import_weights.py", model_file(wildcards)),
+        upstream=upstream_of_import,
         options=import_options,
     shell:
         "python {params.program:q} --file {input.file:q} {params.options}"
@@ -92,6 +94,7 @@ rule initialise:
     params:
         program=program("initialise.py"),
         code=lambda wildcards: code("initialise.py", model_file(wildcards)),
+        upstream=upstream_of_weights,
         options=initialise_options,
     shell:
         "python {params.program:q} --dataset {input.dataset:q} {params.options}"

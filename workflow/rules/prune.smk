@@ -29,6 +29,7 @@ rule score:
     params:
         program=program("score.py"),
         code=score_code,
+        upstream=upstream("scores"),
         computing=COMPUTING,
         folder=streaming,
         options=score_options,
@@ -67,6 +68,7 @@ rule prune:
     params:
         program=program("prune.py"),
         code=code("prune.py"),
+        upstream=upstream("mask"),
         options=prune_options,
     shell:
         "python {params.program:q} --scores {input.scores:q} {params.options}"
@@ -96,6 +98,7 @@ rule prune_filters:
     params:
         program=program("prune_filters.py"),
         code=lambda wildcards: code("prune_filters.py", model_file(wildcards)),
+        upstream=upstream("mask"),
         options=prune_options,
     shell:
         "python {params.program:q} --scores {input.scores:q} --checkpoint {input.checkpoint:q}"
@@ -126,6 +129,7 @@ rule update:
     params:
         program=program("update.py"),
         code=lambda wildcards: score_code(wildcards, "update.py"),
+        upstream=upstream("training"),
         computing=COMPUTING,
         folder=streaming,
         options=lambda wildcards: shlex.join(score_words(STUDY.strategy(wildcards.strategy))),

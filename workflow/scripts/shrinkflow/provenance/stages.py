@@ -28,7 +28,10 @@ HEAD = """\
 """
 
 # Read by every job, whatever its program.
-_RULES = ("Snakefile", "workflow/rules/common.smk", "workflow/schemas/study.schema.yaml", "requirements.txt")
+_RULES = (
+    *("Snakefile", "workflow/rules/common.smk", "workflow/rules/upstream.smk"),
+    *("workflow/schemas/study.schema.yaml", "requirements.txt"),
+)
 _STAGE = {
     "fetch": "raw",
     "prepare": "data",
