@@ -131,10 +131,10 @@ def test_one_seed_says_nothing(tmp_path):
     assert table["n"].unique().tolist() == [1]
     assert table[["sd", "low", "high", "p", "p_holm", "seeds_needed"]].isna().all(axis=None)
     assert only(table, "a", "b")["difference"] == pytest.approx(0.01)
-    tables.write_comparisons(tmp_path / "comparisons.csv", table)
+    tables.write("comparisons", tmp_path / "comparisons.csv", table)
     first = (tmp_path / "comparisons.csv").read_text().splitlines()[1]
     assert first == "d,m,A,4,a,b,1,0.010000,,,,,,one seed,"
-    assert tables.read_comparisons(tmp_path / "comparisons.csv")["p"].isna().all()
+    assert tables.read("comparisons", tmp_path / "comparisons.csv")["p"].isna().all()
 
 
 @pytest.mark.parametrize("missing", ["row", "NaN"])

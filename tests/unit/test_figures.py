@@ -737,8 +737,8 @@ def test_two_processes_write_the_same_bytes_and_records(tmp_path):
     running = []
     for seed in ("0", "1"):
         folder = tmp_path / seed
-        tables.write_results(folder / "r.csv", results)
-        tables.write_summary(folder / "s.csv", summary)
+        tables.write("results", folder / "r.csv", results)
+        tables.write("summary", folder / "s.csv", summary)
         command = [sys.executable, draw.__file__, *arguments, "--svg", "w.svg", "--png", "w.png"]
         environment = os.environ | {"PYTHONHASHSEED": seed}
         running.append(subprocess.Popen(command, cwd=folder, env=environment))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from shrinkflow import captions, faults, files, outline, records, report, study, tables
+from shrinkflow import captions, files, outline, records, report, study, tables
 from shrinkflow.errors import UserError
 from shrinkflow.figures import FIGURES, style
 from tests.unit import fake_results
@@ -93,8 +93,8 @@ def write(tmp_path):
         results = tables.results(rows.reindex(columns=tables.CURVE_COLUMNS))
         summary = tables.summary(results)
         found = {part: folder / f"tables/{part}.csv" for part in ("results", "summary")}
-        tables.write_results(found["results"], results)
-        tables.write_summary(found["summary"], summary)
+        tables.write("results", found["results"], results)
+        tables.write("summary", found["summary"], summary)
         for part, text in dict(more).items():
             found[part] = folder / f"tables/{part}.csv"
             files.write_text(found[part], text)
@@ -399,10 +399,6 @@ class TestOutline:
         ]
 
     @pytest.mark.parametrize("path", sorted((ROOT / "config/studies").glob("*.yaml")), ids=lambda p: p.stem)
-    def test_every_study_has_one_that_fits_a_command_line(self, path, monkeypatch, tmp_path):
-        # Files a study reads from the mirror need not be here.
-        for name in ("cifar10-images.tar.gz", "resnet20-12fca82f.th"):
-            (tmp_path / name).touch()
-        monkeypatch.setenv(faults.MIRROR, str(tmp_path))
+    def test_every_study_has_one_that_fits_a_command_line(self, path, obtained):
         # Linux takes no word longer than 128 KiB.
         assert len(json.dumps(outline.of(study.read(path)))) < 64 << 10

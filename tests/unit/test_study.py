@@ -533,14 +533,7 @@ def test_ratios_in_paths_come_back(ratio):
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_shipped_studies_are_valid(path, monkeypatch, tmp_path):
-    # Files a study reads from the mirror need not be here.
-    for name in ("cifar10-images.tar.gz", "resnet20-12fca82f.th"):
-        (tmp_path / name).touch()
-    monkeypatch.setenv(faults.MIRROR, str(tmp_path))
-    # Nor need ImageNet, which nobody may hand on.
-    (tmp_path / "data/imagenet").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path)
+def test_shipped_studies_are_valid(path, obtained):
     found = study.load(yaml.safe_load(path.read_text(encoding="utf-8")), [path])
     assert found.name == (path.stem if path.parent.name == "studies" else "demo")
     assert len(found.cells()) > 10

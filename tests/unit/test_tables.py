@@ -71,8 +71,8 @@ def written(rows):
     """Return the bytes of both tables."""
     results = tables.results(rows)
     with tempfile.TemporaryDirectory() as folder:
-        tables.write_results(Path(folder, "r.csv"), results)
-        tables.write_summary(Path(folder, "s.csv"), tables.summary(results))
+        tables.write("results", Path(folder, "r.csv"), results)
+        tables.write("summary", Path(folder, "s.csv"), tables.summary(results))
         return Path(folder, "r.csv").read_bytes(), Path(folder, "s.csv").read_bytes()
 
 
@@ -225,16 +225,16 @@ class TestSummary:
     def test_sizes_are_means_of_counts(self, tmp_path):
         cells = [row(seed=seed, params_nonzero=10 + seed, macs_nonzero=70) for seed in range(3)]
         cells += [row("dense", 1.0, seed, params_nonzero=pd.NA) for seed in range(3)]
-        tables.write_results(tmp_path / "r.csv", tables.results(frame(*cells)))
-        summary = tables.summary(tables.read_results(tmp_path / "r.csv"))
+        tables.write("results", tmp_path / "r.csv", tables.results(frame(*cells)))
+        summary = tables.summary(tables.read("results", tmp_path / "r.csv"))
         assert summary["params_nonzero_mean"].tolist()[1:] == [11]
         assert summary["params_nonzero_sd"].tolist()[1:] == [1]
         assert summary["macs_nonzero_mean"].tolist() == [200, 70]
         assert math.isnan(summary["params_nonzero_mean"][0])
 
     def test_one_seed_has_no_deviation(self, tmp_path):
-        tables.write_summary(tmp_path / "s.csv", fake_results.study(seeds=1)[1])
-        summary = tables.read_summary(tmp_path / "s.csv")
+        tables.write("summary", tmp_path / "s.csv", fake_results.study(seeds=1)[1])
+        summary = tables.read("summary", tmp_path / "s.csv")
         assert summary["top1_sd"].isna().all()
         assert summary["top1_low"].isna().all()
         assert summary["top1_mean"].notna().all()
@@ -262,7 +262,7 @@ class TestFiles:
                 row(ratio=2.5, top1=2 / 3, compression=math.inf, best_epoch=pd.NA, loss=1e-9),
             )
         )
-        tables.write_results(tmp_path / "r.csv", table)
+        tables.write("results", tmp_path / "r.csv", table)
         assert (tmp_path / "r.csv").read_bytes().decode().split("\n")[1:] == [
             "digits,digitsnet,A,dense,1,0,dense,2.000000,1.500000,100,50,300,200,0.750000,0.900000,"
             "0.500000,,0.750000,0.000000,0.400000,3,5,0,,",
@@ -273,15 +273,15 @@ class TestFiles:
 
     def test_no_negative_zero(self, tmp_path):
         table = tables.results(frame(row("dense", 1.0, top1=0.3), row(top1=0.3 - 1e-12)))
-        tables.write_results(tmp_path / "r.csv", table)
+        tables.write("results", tmp_path / "r.csv", table)
         assert "-0.000000" not in (tmp_path / "r.csv").read_text()
 
     def test_missing_and_infinite_values_come_back(self, tmp_path):
         table = tables.results(
             frame(row("dense", 1.0), row(speedup=math.inf, loss=math.nan, best_epoch=None))
         )
-        tables.write_results(tmp_path / "r.csv", table)
-        back = tables.read_results(tmp_path / "r.csv").iloc[1]
+        tables.write("results", tmp_path / "r.csv", table)
+        back = tables.read("results", tmp_path / "r.csv").iloc[1]
         assert back["speedup"] == math.inf
         assert math.isnan(back["loss"])
         assert back["best_epoch"] is pd.NA
@@ -311,15 +311,15 @@ class TestFiles:
         for path in (curve, control):
             (path.with_suffix(".csv")).write_text(collect.text(collect.collect([path])))
         table = tables.results(tables.read_curves([tmp_path / "0.csv", tmp_path / "1.csv"]))
-        tables.write_results(tmp_path / "r.csv", table)
-        tables.write_summary(tmp_path / "s.csv", tables.summary(table))
-        assert tables.read_results(tmp_path / "r.csv")["weights"].tolist() == [name, name]
-        assert tables.read_summary(tmp_path / "s.csv")["weights"].tolist() == [name, name]
+        tables.write("results", tmp_path / "r.csv", table)
+        tables.write("summary", tmp_path / "s.csv", tables.summary(table))
+        assert tables.read("results", tmp_path / "r.csv")["weights"].tolist() == [name, name]
+        assert tables.read("summary", tmp_path / "s.csv")["weights"].tolist() == [name, name]
 
     def test_dtypes_do_not_depend_on_the_values(self, tmp_path):
         table = tables.results(frame(row("dense", 1.0, weights="1", best_epoch=None, top5=None)))
-        tables.write_results(tmp_path / "r.csv", table)
-        back = tables.read_results(tmp_path / "r.csv")
+        tables.write("results", tmp_path / "r.csv", table)
+        back = tables.read("results", tmp_path / "r.csv")
         assert back["weights"].tolist() == ["1"]
         assert back["best_epoch"].dtype == "Int64"
         assert back["top5"].dtype == "float64"
@@ -347,10 +347,10 @@ class TestFiles:
     )
     def test_a_damaged_table_is_named(self, damage, says, tmp_path):
         path = tmp_path / "r.csv"
-        tables.write_results(path, tables.results(frame(row("dense", 1.0), row())))
+        tables.write("results", path, tables.results(frame(row("dense", 1.0), row())))
         path.write_text(damage(path.read_text()))
         with pytest.raises(UserError, match=says) as error:
-            tables.read_results(path)
+            tables.read("results", path)
         assert str(path) in str(error.value)
 
 
@@ -486,10 +486,10 @@ class TestPrograms:
         done = run("summarise.py", "--curves", *inputs[:2], "--layers", *inputs[2:], *arguments, cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
 
-        tables.write_results(tmp_path / "expected.csv", tables.results(rows))
+        tables.write("results", tmp_path / "expected.csv", tables.results(rows))
         expected = (tmp_path / "expected.csv").read_bytes()
         assert (tmp_path / "results.csv").read_bytes() == expected
-        assert len(tables.read_summary(tmp_path / "tables/summary.csv")) == 3
+        assert len(tables.read("summary", tmp_path / "tables/summary.csv")) == 3
         record = files.read_json(tmp_path / "tables/summary.csv.record.json")
         assert [entry["path"] for entry in record["inputs"]] == inputs
         assert [entry["path"] for entry in record["outputs"]] == arguments[1::2]

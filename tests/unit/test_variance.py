@@ -149,8 +149,8 @@ def test_without_crossed_masks_two_components_are_one(tmp_path):
     assert row["weights_variance"] == pytest.approx(0.045)
     assert pd.isna(row["mask_variance"])
     assert row["note"] == NOT_CROSSED
-    tables.write_variance(tmp_path / "variance.csv", table)
-    assert tables.read_variance(tmp_path / "variance.csv")["weights_variance"].tolist() == [0.045]
+    tables.write("variance", tmp_path / "variance.csv", table)
+    assert tables.read("variance", tmp_path / "variance.csv")["weights_variance"].tolist() == [0.045]
 
 
 def test_a_control_has_no_mask():

@@ -33,10 +33,10 @@ def main() -> None:
     args = parse()
     outputs = [args.comparisons, args.ranking, args.variance]
     with records.job(__file__, inputs=[args.results], outputs=outputs, parameters={}):
-        results = tables.read_results(args.results)
-        tables.write_comparisons(args.comparisons, comparisons.comparisons(results))
-        tables.write_ranking(args.ranking, ranking.ranking(results))
-        tables.write_variance(args.variance, variance.variance(results))
+        results = tables.read("results", args.results)
+        tables.write("comparisons", args.comparisons, comparisons.comparisons(results))
+        tables.write("ranking", args.ranking, ranking.ranking(results))
+        tables.write("variance", args.variance, variance.variance(results))
 
 
 if __name__ == "__main__":

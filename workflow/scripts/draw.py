@@ -41,8 +41,8 @@ def main() -> None:
         parameters={"figure": args.figure},
         plugins=[FIGURES.file(args.figure)],
     ) as job:
-        results = tables.uncrossed(tables.read_results(args.results))
-        summary = tables.read_summary(args.summary)
+        results = tables.uncrossed(tables.read("results", args.results))
+        summary = tables.read("summary", args.summary)
         source = f"results md5 {files.digest(args.results)}, summary md5 {files.digest(args.summary)}"
         metadata = {"Title": args.figure, "Identifier": job.id, "Source": source}
         style.save(FIGURES[args.figure](results, summary), args.svg, args.png, metadata)

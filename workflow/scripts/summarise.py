@@ -47,9 +47,9 @@ def main() -> None:
     outputs = [args.results, args.summary, args.layers_out]
     with records.job(__file__, inputs=inputs, outputs=outputs, parameters={}):
         results = tables.results(tables.read_curves(args.curves))
-        tables.write_results(args.results, results)
-        tables.write_summary(args.summary, tables.summary(results))
-        tables.write_layers(args.layers_out, tables.layers(args.layers, results))
+        tables.write("results", args.results, results)
+        tables.write("summary", args.summary, tables.summary(results))
+        tables.write("layers", args.layers_out, tables.layers(args.layers, results))
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ _COMPONENTS = {
     "finetuning": "finetuning",
     "mask_and_finetuning": "mask and finetuning, not told apart",
 }
+_CLOCKS = {"cpu": "CPU time", "wall": "time on the wall"}
 # What each table holds.
 _HOLDS = {
     "results": "a row per cell: sizes, MACs, accuracies, of every seed",
@@ -118,8 +119,8 @@ def page(
     for name in ("results", "summary"):
         if name not in found:
             raise UserError(f"{name}.csv is not among the tables; name it under --tables")
-    results = _records(tables.uncrossed(tables.read_results(found["results"])))
-    summary = _records(tables.uncrossed(tables.read_summary(found["summary"])))
+    results = _records(tables.uncrossed(tables.read("results", found["results"])))
+    summary = _records(tables.uncrossed(tables.read("summary", found["summary"])))
     comparisons, ranking, variance = (read(found.get(n)) for n in ("comparisons", "ranking", "variance"))
     template = _environment().get_template(captions.TEMPLATE.name)
     linked = [*found.values(), *figures.values(), *(path for path in (costs, costs_figure) if path)]
@@ -380,7 +381,7 @@ def costed(rows: Sequence[Row]) -> dict[str, Any] | None:
         "device": ", ".join(sorted({row["device"] for row in rows})),
         "threads": ", ".join(sorted({row["threads"] for row in rows})),
         "batch": ", ".join(sorted({row["batch_size"] for row in rows})),
-        "clock": ", ".join(sorted({row["clock"] for row in rows})),
+        "clock": ", ".join(sorted({_CLOCKS[row["clock"]] for row in rows})),
         "disturbed": sum(row["quiet"] == "no" for row in rows),
         "lines": [
             {

@@ -69,6 +69,16 @@ VARIANCE_COLUMNS = [
     "note",
 ]
 
+# The tables of a study, by name.
+COLUMNS = {
+    "results": RESULTS_COLUMNS,
+    "summary": SUMMARY_COLUMNS,
+    "layers": LAYER_COLUMNS,
+    "comparisons": COMPARISONS_COLUMNS,
+    "ranking": RANKING_COLUMNS,
+    "variance": VARIANCE_COLUMNS,
+}
+
 _TEXT = {
     *["dataset", "model", "weights", "strategy", "control", "layer", "shape"],
     *["a", "b", "verdict", "note"],
@@ -161,59 +171,14 @@ def layers(paths: Iterable[str | Path], results: pd.DataFrame) -> pd.DataFrame:
     return results[CELL].merge(found, on=CELL)
 
 
-def read_results(path: str | Path) -> pd.DataFrame:
-    """Return what `write_results` wrote; text, integers (nullable) and floats by column."""
-    return _read(path, RESULTS_COLUMNS)
+def read(name: str, path: str | Path) -> pd.DataFrame:
+    """Return a table of `COLUMNS` that `write` wrote; text, integers (nullable) and floats by column."""
+    return _read(path, COLUMNS[name])
 
 
-def read_summary(path: str | Path) -> pd.DataFrame:
-    """Return what `write_summary` wrote."""
-    return _read(path, SUMMARY_COLUMNS)
-
-
-def write_results(path: str | Path, table: pd.DataFrame) -> None:
-    """Write the table `results` as CSV."""
-    _write(path, table, RESULTS_COLUMNS)
-
-
-def write_summary(path: str | Path, table: pd.DataFrame) -> None:
-    """Write the table `summary` as CSV."""
-    _write(path, table, SUMMARY_COLUMNS)
-
-
-def write_layers(path: str | Path, table: pd.DataFrame) -> None:
-    """Write the table `layers` as CSV."""
-    _write(path, table, LAYER_COLUMNS)
-
-
-def read_comparisons(path: str | Path) -> pd.DataFrame:
-    """Return what `write_comparisons` wrote."""
-    return _read(path, COMPARISONS_COLUMNS)
-
-
-def read_ranking(path: str | Path) -> pd.DataFrame:
-    """Return what `write_ranking` wrote."""
-    return _read(path, RANKING_COLUMNS)
-
-
-def read_variance(path: str | Path) -> pd.DataFrame:
-    """Return what `write_variance` wrote."""
-    return _read(path, VARIANCE_COLUMNS)
-
-
-def write_comparisons(path: str | Path, table: pd.DataFrame) -> None:
-    """Write the table `comparisons.comparisons` as CSV."""
-    _write(path, table, COMPARISONS_COLUMNS)
-
-
-def write_ranking(path: str | Path, table: pd.DataFrame) -> None:
-    """Write the table `ranking.ranking` as CSV."""
-    _write(path, table, RANKING_COLUMNS)
-
-
-def write_variance(path: str | Path, table: pd.DataFrame) -> None:
-    """Write the table `variance.variance` as CSV."""
-    _write(path, table, VARIANCE_COLUMNS)
+def write(name: str, path: str | Path, table: pd.DataFrame) -> None:
+    """Write a table of `COLUMNS` as CSV."""
+    _write(path, table, COLUMNS[name])
 
 
 def _refuse_doubles(rows: pd.DataFrame, key: list[str], remedy: str) -> None:
