@@ -287,6 +287,7 @@ def test_every_value_in_a_shell_command_is_quoted() -> None:
         "label",
         "places",
         "origin",
+        "resume",
     }
     joined |= {"pictures", "study", "content"}
     plain = {f"params.{name}" for name in joined} | {"wildcards.seed", "wildcards.ratio", "wildcards.figure"}

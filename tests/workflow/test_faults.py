@@ -95,7 +95,7 @@ def test_a_training_killed_and_terminated_goes_on_to_the_same_bytes(tmp_path):
     other.run("--cores", "1", target)
     assert "resumed" not in (other.folder / log.relative_to(project.folder)).read_text()
     assert project.artifacts() == other.artifacts()
-    assert project.stale("--", target) == []
+    assert project.stale(target) == []
 
 
 @pytest.fixture

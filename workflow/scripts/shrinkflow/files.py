@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,9 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
             error.filename = str(final)
         raise
     finally:
-        part.unlink(missing_ok=True)
+        # A file system that became read-only refuses this too: what it refused before is what should be told.
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def part_of(path: str | os.PathLike[str]) -> Path:
