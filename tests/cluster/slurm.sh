@@ -4,6 +4,9 @@
 set -euo pipefail
 
 install() {
+    # One at a time: tests run side by side, and would find each other's packages half installed.
+    exec 9< "${BASH_SOURCE[0]}"
+    flock 9
     command -v slurmctld slurmd munged sbatch >/dev/null && return
     [ "$(id -u)" = 0 ] || { echo "slurm-wlm and munge are missing, and only root can install them" >&2; exit 1; }
     command -v apt-get >/dev/null || { echo "slurm-wlm and munge are missing, and this is no Debian" >&2; exit 1; }
