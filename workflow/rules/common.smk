@@ -1,17 +1,21 @@
 # Names of files and lists of cells; no rules. What a study is, and whether it can work, is decided in
 # workflow/scripts/shrinkflow/study.py.
+import gc
 import json
 import os
 import re
 import shlex
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 # Snakemake takes braces in any path for wildcards.
 if set("{}") & set(workflow.basedir):
     sys.exit(f"error: the project's folder is {workflow.basedir}; rename what has braces in its name")
 
+# Importing torch makes a million objects, and looking for garbage among them again and again takes a tenth of a start.
+gc.set_threshold(100_000)
 SCRIPTS = str(Path(workflow.basedir) / "workflow" / "scripts")
 sys.path.insert(0, SCRIPTS)
 
@@ -93,6 +97,7 @@ def names(values):
     return "|".join(re.escape(str(value)) for value in sorted(set(values))) or "(?!)"
 
 
+@cache
 def code(program, *plugins):
     """What a job computes with: fingerprint of its code, the files found by name, pins of its packages."""
     files = (f"{SCRIPTS}/{program}", *plugins)

@@ -2,7 +2,6 @@
 # while the outputs made of it are there: when a job has failed or was killed after the study changed, and its old
 # outputs are gone, the results of the old study beyond them would be taken for current.
 import hashlib
-from functools import cache
 
 from snakemake.iocontainers import Wildcards
 

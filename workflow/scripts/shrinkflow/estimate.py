@@ -27,6 +27,8 @@ TRAINED = 3
 CORE_RATE = 25e9
 GPU_RATE = 4e12
 JOB_SECONDS = 2.0
+# A network with more parameters is counted without memory for them, though that takes longer to begin.
+_LARGE = 50_000_000
 # From here on, minutes say nothing.
 _LONG = 100 * 3600
 
@@ -113,8 +115,12 @@ def hours(cost: Cost, rate: float) -> str:
 
 def counts(study: Study, dataset: str, model: str) -> measures.Counts:
     """Return what a model of a study counts for a picture of a data set."""
-    known = study.datasets[dataset]
-    return measures.count(models.build(study.reference(model), known.shape, known.classes, None), known.shape)
+    known, reference = study.datasets[dataset], study.reference(model)
+    network = models.build(reference, known.shape, known.classes, None)
+    if sum(parameter.numel() for parameter in network.parameters()) < _LARGE:
+        # On the meta device, the pass that counts would first import torch's compiler, for more than a second.
+        network = models.build(reference, known.shape, known.classes, seed=0)
+    return measures.count(network, known.shape)
 
 
 def sizes(study: Study, dataset: str) -> dict[str, int]:
