@@ -118,7 +118,7 @@ def counts(study: Study, dataset: str, model: str) -> measures.Counts:
     known, reference = study.datasets[dataset], study.reference(model)
     network = models.build(reference, known.shape, known.classes, None)
     if sum(parameter.numel() for parameter in network.parameters()) < _LARGE:
-        # On the meta device, the pass that counts would first import torch's compiler, for more than a second.
+        # A pass on the meta device would first import torch's compiler, for more than a second.
         network = models.build(reference, known.shape, known.classes, seed=0)
     return measures.count(network, known.shape)
 
